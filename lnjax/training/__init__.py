@@ -1,0 +1,1 @@
+"""Training: configuration, the pure step, its wrappers, the loop, checkpoints."""

@@ -1,0 +1,141 @@
+"""The small JSON files of a run's directory: config.json, result.json."""
+
+import importlib.metadata
+import json
+import math
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from lnjax.training.config import Config, difference
+
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "lnjax")
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a file whole or not at all; numbers that are not finite become null."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(_finite(content), indent=1) + "\n")
+    os.replace(temporary, path)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{path} is damaged ({error}): delete the file if the run may be continued without it"
+        ) from error
+
+
+def read_config(workdir: Path) -> dict[str, Any] | None:
+    """The content of config.json, None if there is none."""
+    return _read(Path(workdir) / "config.json")
+
+
+def read_result(workdir: Path) -> dict[str, Any] | None:
+    """The content of result.json, None if there is none."""
+    return _read(Path(workdir) / "result.json")
+
+
+def check_resume(workdir: Path, config: Config, data: Mapping[str, Any]) -> None:
+    """Refuse to continue a run with another configuration, placement or corpus.
+
+    Raises:
+      ValueError: it differs; the message lists each field with its old and new value.
+    """
+    saved = read_config(workdir)
+    if saved is None:
+        return
+    lines = difference(saved["config"], json.loads(json.dumps(config.to_dict())))
+    if not lines and saved["hash"] != config.fingerprint():
+        lines = [f"placement equations: {saved['equations']} -> {config.model.placed.equations()}"]
+    old, new = saved["data"], json.loads(json.dumps(dict(data)))
+    lines += [f"data.{k}: {old.get(k)!r} -> {new[k]!r}" for k in new if old.get(k) != new[k]]
+    if lines:
+        changes = "\n  ".join(lines)
+        raise ValueError(
+            f"{workdir} holds a run with another configuration:\n  {changes}\n"
+            "Use another --workdir, or the old values to continue it."
+        )
+
+
+def write_config(workdir: Path, config: Config, data: Mapping[str, Any]) -> None:
+    """Write config.json: the resolved configuration and where it runs."""
+    devices = jax.devices()
+    content = {
+        "config": config.to_dict(),
+        "hash": config.fingerprint(),
+        "equations": config.model.placed.equations(config.model.depth),
+        "data": dict(data),
+        "versions": versions(),
+        "commit": commit(),
+        "devices": {"platform": devices[0].platform, "kind": devices[0].device_kind}
+        | {"count": len(devices), "processes": jax.process_count()},
+    }
+    if jax.process_index() == 0:
+        write_json(Path(workdir) / "config.json", content)
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that decide the numbers."""
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def commit() -> str:
+    """The commit of the source tree that lnjax runs from, "" outside a checkout."""
+    try:
+        output = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return output.stdout.strip() if output.returncode == 0 else ""
+
+
+def write_result(
+    workdir: Path, config: Config, *, evaluations: list[float], **fields: Any
+) -> dict[str, Any]:
+    """Write and return result.json."""
+    finite = [x for x in evaluations if x is not None and math.isfinite(x)]
+    result = {
+        **fields,
+        "evaluation_loss": evaluations[-1] if evaluations else None,
+        "best_evaluation_loss": min(finite) if finite else None,
+        "placement": config.model.placed.name,
+        "depth": config.model.depth,
+        "learning_rate": config.optimizer.learning_rate,
+        "warmup": config.optimizer.warmup,
+        "seed": config.training.seed,
+        "steps": config.training.steps,
+    }
+    if jax.process_index() == 0:
+        write_json(Path(workdir) / "result.json", result)
+    return _finite(result)
