@@ -191,7 +191,7 @@ def _against_layer(
     same = draw_curves(axes, kept, styles)
     last = max(x[-1] for x, _ in kept.values())
     if sites:
-        depth_axis(axes, math.ceil(last + 1e-9))
+        depth_axis(axes, float(math.ceil(last + 1e-9)))
     else:
         axes.set_xlim(0.5, last + 0.5)
         axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))

@@ -18,7 +18,7 @@ p { max-width: 82ch; }
 .lead, .note, .about, figcaption { color: var(--muted); }
 .lead { margin: 0; }
 .note { font-size: 0.9rem; }
-.summary { background: var(--soft); border-left: 4px solid #0072b2; padding: 12px 18px;
+.summary { background: var(--soft); border-left: 4px solid #0069ad; padding: 12px 18px;
   margin: 22px 0 0; max-width: 920px; border-radius: 0 6px 6px 0; }
 .summary h2 { border: 0; margin: 0 0 6px; padding: 0; font-size: 1.05rem; }
 .summary ul { margin: 0; padding-left: 1.15em; }
@@ -32,7 +32,7 @@ figcaption { font-size: 0.84rem; line-height: 1.42; margin-top: 6px; }
 figcaption b { color: var(--ink); }
 .about { font-size: 0.84rem; line-height: 1.42; margin: 22px 0 8px; max-width: 110ch; }
 .scroll { overflow-x: auto; margin: 0 0 22px; }
-.scroll:focus-visible { outline: 2px solid #0072b2; outline-offset: 2px; }
+.scroll:focus-visible { outline: 2px solid #0069ad; outline-offset: 2px; }
 table { border-collapse: collapse; font-size: 0.875rem; font-variant-numeric: tabular-nums; }
 th, td { padding: 5px 14px 5px 0; text-align: left; vertical-align: top; white-space: nowrap; }
 thead th { border-bottom: 1.5px solid var(--ink); vertical-align: bottom; line-height: 1.25;

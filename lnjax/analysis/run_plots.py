@@ -4,7 +4,7 @@ from typing import Literal
 
 import matplotlib
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from matplotlib.lines import Line2D
 
 from lnjax.analysis.figures import Drawing, panel, styled
@@ -56,7 +56,7 @@ def run_losses(run: RunRecord, last_step: float) -> Drawing | None:
     )
 
 
-def _snapshots(usable: Float[np.ndarray, " step"]) -> list[int]:
+def _snapshots(usable: Bool[np.ndarray, " step"]) -> list[int]:
     """About five usable records, denser at the start, where most happens."""
     index = np.flatnonzero(usable)
     if index.size <= _SNAPSHOTS:

@@ -16,7 +16,7 @@ INK, MUTED, FAINT = "#22262b", "#5b636d", "#dfe3e8"
 
 # Distinguishable under protanopia and deuteranopia, each at least 3:1 against white (WCAG 1.4.11);
 # after Okabe & Ito 2008, with the light yellow, orange and sky blue darkened.
-PALETTE = ("#0072b2", "#d55e00", "#009e73", "#b3508f", "#22262b", "#a68000", "#3fa0dc", "#7b1f2b")
+PALETTE = ("#0069ad", "#d55e00", "#009e73", "#c2559a", "#22262b", "#6b5200", "#3b9ad9", "#8f1d5a")
 
 # The placements met most often keep their colour from report to report.
 _USUAL = {
@@ -138,7 +138,7 @@ def short_number(value: float) -> str:
         return "—"
     if value != 0 and not 1e-3 <= abs(value) < 1e4:
         return rate_text(value)
-    digits = 2 - math.floor(math.log10(abs(value))) if value else 0
+    digits = 2 - math.floor(math.log10(abs(value))) if value else 2
     return f"{value:.{max(digits, 0)}f}"
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 import xarray as xr
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from lnjax.analysis.records import RunRecord, as_records, by_label, by_learning_rate
 
@@ -77,7 +77,7 @@ def best_runs(runs: Iterable[Any]) -> dict[str, RunRecord]:
 
 
 def _pick(
-    values: Float[np.ndarray, "step ..."], usable: Float[np.ndarray, " step"], at: When
+    values: Float[np.ndarray, "step ..."], usable: Bool[np.ndarray, " step"], at: When
 ) -> Float[np.ndarray, "..."] | None:
     """The first or last record of `values` among the usable ones; None if none is."""
     if at not in ("start", "end"):

@@ -28,7 +28,7 @@ def attend(
     causal: bool,
     bias: Float[Array, "heads time time"] | None = None,
     key_mask: Bool[Array, "batch time"] | None = None,
-    chunks: int = 1,
+    chunks: int = 4,
     dropout=None,
 ) -> Float[Array, "batch heads time head_width"]:
     """softmax(q k^T / sqrt(head_width) + bias) v, scores and softmax in at least float32.

@@ -114,7 +114,9 @@ class InnerNorm:
         if self.scope not in ("head", "full"):
             raise ValueError(f"InnerNorm.scope is {self.scope!r}: use 'head' or 'full'")
         if self.order not in ("before_rope", "after_rope"):
-            raise ValueError(f"InnerNorm.order is {self.order!r}: use 'before_rope' or 'after_rope'")
+            raise ValueError(
+                f"InnerNorm.order is {self.order!r}: use 'before_rope' or 'after_rope'"
+            )
 
 
 @dataclass(frozen=True)
@@ -173,7 +175,9 @@ class Init:
         pairs = tuple((name, as_scale(scale)) for name, scale in pairs)
         for name, _ in pairs:
             if name not in MATRICES:
-                raise ValueError(f"init gain for unknown matrix {name!r}: use {', '.join(MATRICES)}")
+                raise ValueError(
+                    f"init gain for unknown matrix {name!r}: use {', '.join(MATRICES)}"
+                )
         object.__setattr__(self, "gains", pairs)
 
     def gain(self, matrix: str, where: Where) -> float:
@@ -218,7 +222,9 @@ class Placement:
 
     def __post_init__(self):
         if self.topology != "sequential":
-            raise ValueError(f"unknown topology {self.topology!r}: 'sequential' is the one there is")
+            raise ValueError(
+                f"unknown topology {self.topology!r}: 'sequential' is the one there is"
+            )
         for name in ("embed", "final"):
             slot = getattr(self, name)
             if slot is not None and callable(slot.gain.value):

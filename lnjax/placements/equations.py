@@ -83,7 +83,9 @@ def _superscripts(row: Sublayer) -> list[str]:
     labels = []
     if row.qk is not None:
         order = ", after RoPE" if row.qk.order == "after_rope" else ""
-        labels.append(f"qk-norm per {row.qk.scope}{order}" if row.qk.scope == "head" else f"qk-norm{order}")
+        labels.append(
+            f"qk-norm per {row.qk.scope}{order}" if row.qk.scope == "head" else f"qk-norm{order}"
+        )
     if row.v is not None:
         labels.append("v-norm")
     if row.inner is not None:
@@ -137,7 +139,11 @@ def _definitions(placement: Placement, depth: int, notation: Notation) -> list[s
         if not symbol or not formula:
             return
         text = f"{symbol} = {formula}" if notation.latex else _plain(f"{symbol} = {formula}")
-        learned = {"no": "", "scalar": "learned, starts as ", "vector": "learned vector, starts as "}
+        learned = {
+            "no": "",
+            "scalar": "learned, starts as ",
+            "vector": "learned vector, starts as ",
+        }
         if scale.learned != "no":
             prefix = learned[scale.learned]
             text = rf"\text{{{prefix}}} {text}" if notation.latex else prefix + text

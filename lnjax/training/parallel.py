@@ -83,9 +83,7 @@ class JitRunner:
         _check_batch(config, parts)
         self._batch = NamedSharding(self.mesh, PartitionSpec(("data", "fsdp")))
         self._whole = NamedSharding(self.mesh, PartitionSpec())
-        start = jax.eval_shape(
-            lambda: initialize(config, jnp.uint32(0), jnp.float32(1.0))
-        )
+        start = jax.eval_shape(lambda: initialize(config, jnp.uint32(0), jnp.float32(1.0)))
         self.sharding = jax.tree_util.tree_map_with_path(self._sharding, start)
         self.abstract = jax.tree.map(
             lambda s, sharding: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding),
@@ -135,9 +133,7 @@ class PmapRunner:
         self._total = jax.device_count() if devices is None else len(devices)
         _check_batch(config, self._total)
         reduction = Reduction.over("devices")
-        self.abstract = jax.eval_shape(
-            lambda: initialize(config, jnp.uint32(0), jnp.float32(1.0))
-        )
+        self.abstract = jax.eval_shape(lambda: initialize(config, jnp.uint32(0), jnp.float32(1.0)))
         self._initialize = jax.pmap(
             lambda seed, rate: initialize(config, seed, rate), "devices", devices=devices
         )
@@ -145,9 +141,7 @@ class PmapRunner:
             make_train_step(config, reduction), "devices", donate_argnums=0, devices=devices
         )
         self._evaluate = jax.pmap(make_evaluate(config, reduction), "devices", devices=devices)
-        self._spread = jax.pmap(
-            lambda _, x: x, "devices", in_axes=(0, None), devices=devices
-        )
+        self._spread = jax.pmap(lambda _, x: x, "devices", in_axes=(0, None), devices=devices)
 
     def initialize(self, seed: int, learning_rate: float) -> TrainState:
         """The first state, a copy on each device."""

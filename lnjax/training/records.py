@@ -64,11 +64,30 @@ def check_resume(workdir: Path, config: Config, data: Mapping[str, Any]) -> None
     saved = read_config(workdir)
     if saved is None:
         return
-    lines = difference(saved["config"], json.loads(json.dumps(config.to_dict())))
+    lines = _changes(saved, config)
     if not lines and saved["hash"] != config.fingerprint():
         lines = [f"placement equations: {saved['equations']} -> {config.model.placed.equations()}"]
     old, new = saved["data"], json.loads(json.dumps(dict(data)))
     lines += [f"data.{k}: {old.get(k)!r} -> {new[k]!r}" for k in new if old.get(k) != new[k]]
+    _refuse(workdir, lines)
+
+
+def check_config(workdir: Path, config: Config) -> None:
+    """Like `check_resume`, without opening the data (and so without what the data decides)."""
+    saved = read_config(workdir)
+    if saved is not None:
+        _refuse(workdir, _changes(saved, config))
+
+
+def _changes(saved: Mapping[str, Any], config: Config) -> list[str]:
+    new = json.loads(json.dumps(config.to_dict()))
+    for name in ("vocab_size", "max_length"):
+        # 0 stands for what the data has, which the saved configuration says.
+        new["model"][name] = new["model"][name] or saved["config"]["model"][name]
+    return difference(saved["config"], new)
+
+
+def _refuse(workdir: Path, lines: list[str]) -> None:
     if lines:
         changes = "\n  ".join(lines)
         raise ValueError(

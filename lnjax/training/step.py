@@ -113,17 +113,13 @@ def make_train_step(
             key = jax.random.fold_in(key, lax.axis_index(reduction.axis_name))
         parts = training.accumulate
         if parts == 1:
-            return differentiate(
-                state.params, slots, state.model_state, batch, key, record, scale
-            )
+            return differentiate(state.params, slots, state.model_state, batch, key, record, scale)
         micro = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), batch)
 
         def one(carry, part):
             model_state, index, so_far = carry
             here = jax.random.fold_in(key, index)
-            grads, aux = differentiate(
-                state.params, slots, model_state, part, here, record, scale
-            )
+            grads, aux = differentiate(state.params, slots, model_state, part, here, record, scale)
             total, weight, measured, model_state = aux
             observed = (grads[1], measured)
             sums = jax.tree.map(jnp.add, so_far, (grads[0], total, weight))

@@ -128,7 +128,7 @@ def test_palette_can_be_told_apart(vision):
     seen = []
     for color in PALETTE:
         rgb = np.array(to_rgb(color))
-        assert 1.05 / (_luminance(rgb) + 0.05) >= 2.9, f"{color} is too light on white"
+        assert 1.05 / (_luminance(rgb) + 0.05) >= 3.0, f"{color} is too light on white"
         linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
         seen.append(_lab(np.clip(np.asarray(_VISION[vision]) @ linear, 0, 1)))
     for (i, one), (j, other) in itertools.combinations(enumerate(seen), 2):

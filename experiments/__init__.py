@@ -1,0 +1,1 @@
+"""Experiments and benchmarks on top of lnjax; each module states its question and its command."""

@@ -1,0 +1,108 @@
+"""Train one model and watch every layer.
+
+Question: how does one placement train, and what do its layers see?
+Source: the placement's paper, printed at the start; equations by `lnjax.placements`.
+Command: python -m experiments.train --config=experiments/configs/base.py:pre_ln \
+             --config.model.depth=24 --workdir=runs/pre_ln
+Time: base.py takes one to two minutes on 2 CPU cores; a second call continues or shows the result.
+Expect: the resolved configuration, the loss as it goes, and at the end the held-out loss and the
+paths of the report and of the run, which lnjax.open(workdir) reads.
+
+Exit code: 0 when the run finished or diverged (a result like any other), 2 when the command is
+wrong, 130 or 143 when it was interrupted by a signal; the same command then continues it.
+"""
+
+import sys
+
+from absl import flags
+from ml_collections import config_flags
+
+from experiments import command_line, environment
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config",
+    "experiments/configs/base.py",
+    "File of the configuration; what follows a colon is handed to its get_config.",
+    lock_config=True,
+)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.", required=True)
+_DISTRIBUTED = flags.DEFINE_bool(
+    "distributed", False, "Start jax.distributed: one process per host, the same command on each."
+)
+
+
+def main(arguments: list[str]) -> None:
+    """Train, report, say where things are."""
+    if len(arguments) > 1:
+        command_line.stop(f"unexpected argument {arguments[1]!r}: flags begin with --")
+    environment.restart_with_huge_pages()
+    import jax
+
+    if _DISTRIBUTED.value:
+        jax.distributed.initialize()
+    from lnjax.training.config import Config
+    from lnjax.training.loop import train
+
+    try:
+        config = Config.from_dict(_CONFIG.value.to_dict())
+    except ValueError as error:
+        command_line.stop(error)
+    main_process = jax.process_index() == 0
+    if main_process:
+        print(_CONFIG.value)
+        print("\n".join(["", config.model.placed.title, *config.model.placed.equations()]), "\n")
+    progress = command_line.Progress(config.training.steps, config.model.placed.name)
+
+    def report(metrics):
+        held_out = metrics["evaluation_loss"]
+        text = f"loss {metrics['loss']:.3f}"
+        text += "" if held_out is None else f"  held-out {held_out:.3f}"
+        left = config.training.steps - metrics["step"]
+        tokens = left * config.data.batch_size * config.data.sequence_length
+        minutes, seconds = divmod(int(tokens / max(metrics["tokens_per_second"], 1e-9)), 60)
+        text += f"  {metrics['tokens_per_second']:,.0f} tokens/s  {minutes}:{seconds:02d} left"
+        progress.update(metrics["step"], text)
+
+    try:
+        result = train(config, _WORKDIR.value, report=report if main_process else lambda _: None)
+    except ValueError as error:
+        progress.close()
+        command_line.stop(error)
+    progress.close()
+    if not main_process:
+        return
+    _conclude(result)
+    if result["status"] == "interrupted":
+        sys.exit({"SIGINT": 130, "SIGTERM": 143}.get(result["reason"], 1))
+
+
+def _conclude(result) -> None:
+    from lnjax.analysis.records import RunRecord
+    from lnjax.analysis.report import write_run_report
+    from lnjax.analysis.runs import open as open_run
+
+    run = open_run(_WORKDIR.value)
+    reason = f" ({result['reason']})" if result["reason"] else ""
+    print(f"{result['status']} at step {result['step']}{reason}")
+    if result["evaluation_loss"] is not None:
+        print(f"held-out loss {result['evaluation_loss']:.4f} nats")
+    if result["status"] == "interrupted":
+        print("the same command continues it")
+        return
+    record = RunRecord(
+        label=result["placement"],
+        placement=result["placement"],
+        learning_rate=result["learning_rate"],
+        warmup=result["warmup"],
+        seed=result["seed"],
+        result=result,
+        telemetry=run.telemetry,
+        path=str(run.path),
+    )
+    provenance = command_line.provenance(run.record["data"].get("source", ""))
+    print(f"report  {write_run_report(run.path, record, provenance=provenance)}")
+    print(f'run     lnjax.open("{run.path}")')
+
+
+if __name__ == "__main__":
+    command_line.run(main)

@@ -1,0 +1,1 @@
+"""Many runs: grids as plain data, and what launches them."""
