@@ -10,6 +10,7 @@ os.environ.setdefault("MPLBACKEND", "agg")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import jax
+import jaxtyping
 import pytest
 from hypothesis import settings
 
@@ -48,3 +49,11 @@ def x64():
     """Lets one test compute in float64; everything else runs in JAX's default, float32."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture
+def unchecked():
+    """Switches the type checker off, for tests of what the package itself says of a wrong value."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

@@ -123,7 +123,7 @@ def mix_ln(x: Stream, attn, ffn, block: int, depth: int) -> Pair:
 
 
 def no_norm(x: Stream, attn, ffn, block: int, depth: int) -> Pair:
-    """x <- x + A(x);  x <- x + M(x);  final norm. The contrast: a bare residual network."""
+    """x <- x + A(x);  x <- x + M(x), no norm anywhere. The contrast: a bare residual network."""
     A, M = attn.F, ffn.F
     y = x + A(x)
     return y, y + M(y)
@@ -139,7 +139,7 @@ PLACEMENTS = {
     "res_post_norm": (res_post_norm, False, True, ("post_norm",)),
     "peri_ln": (peri_ln, True, True, ("pre_norm", "post_norm")),
     "mix_ln": (mix_ln, False, True, None),  # out_norm or pre_norm, by block: one per sublayer
-    "no_norm": (no_norm, False, True, ()),
+    "no_norm": (no_norm, False, False, ()),
 }
 
 

@@ -43,7 +43,7 @@ def test_outputs_have_the_promised_shapes_and_the_head_reads_the_final_norm(plac
     assert len(out["stream"]) == 8
     assert {x.shape for x in out["stream"]} == {out["output"].shape} == {(2, MAX_LENGTH, 8)}
     y = out["output"]
-    if placement not in ("post_ln", "deepnorm"):  # the two that end in a norm on the stream
+    if placement not in ("post_ln", "deepnorm", "no_norm"):  # the others end in a final norm
         y = apply_norm("layernorm", y, params["final_norm"], 1e-5)
     assert_allclose(out["logits"], y @ params["embedding"]["table"].T)
     assert out["logits"].dtype == np.float64

@@ -49,6 +49,11 @@ def plain(text: str) -> str:
     return f" {text}" if text.startswith("_") else text
 
 
+def _shortened(label: str, most: int = 50) -> str:
+    """A label of at most `most` characters: its middle goes, since variants differ at the end."""
+    return label if len(label) <= most else f"{label[: most - 21]}…{label[-20:]}"
+
+
 def panel(
     title: str, entries: Sequence[Line2D] = (), plot_height: float = PLOT_HEIGHT
 ) -> tuple[Figure, Axes]:
@@ -58,7 +63,7 @@ def panel(
     figure grows with it.
     """
     lines = textwrap.wrap(plain(title), 48) or [""]
-    labels = [textwrap.shorten(plain(str(line.get_label())), 50) for line in entries]
+    labels = [plain(_shortened(str(line.get_label()))) for line in entries]
     columns = 1
     if labels:
         widest = max(len(label) for label in labels) * 6.1 + 40
@@ -116,6 +121,7 @@ def inline_svg(drawing: Drawing) -> str:
         buffer = io.StringIO()
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         drawing.figure.savefig(buffer, format="svg", dpi=_IMAGE_DPI, metadata=nothing)
+        drawing.figure.set_layout_engine("none")  # found once, kept for the PNG
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     # matplotlib's <style> holds the rule `*{...}`, which would apply to the whole page

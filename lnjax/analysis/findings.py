@@ -104,6 +104,7 @@ def _ranking(table: pd.DataFrame) -> list[str]:
             label
             for label in rest
             if ranked.loc[label, "loss_low"] <= ranked.loc[first, "loss_high"]
+            and ranked.loc[[first, label], "seeds"].min() > 1
         ]
         if tied:
             verb = "overlap" if len(tied) > 1 else "overlaps"

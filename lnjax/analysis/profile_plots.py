@@ -1,7 +1,8 @@
 """Figures of an untrained model's gradients and stream, against depth and layer.
 
 The profile is a dataset with dims placement, depth, layer (1 .. deepest; NaN beyond a model's
-depth), group and sublayer, holding gradient_l2, stream_rms and backward_l2. Source of the
+depth), group and sublayer, holding gradient_l2, stream_rms,
+backward_l2 and, if known, output_rms (the stream after the last block). Source of the
 reference lines: Xiong et al. 2020, arXiv 2002.04745, Theorem 1.
 """
 
@@ -147,14 +148,15 @@ def sublayer_plot(
     count = data.sizes["sublayer"]
     inside = np.arange(count) / count
     blocks = (data["layer"].values[:, None] - 1 + inside[None, :]).reshape(-1).astype(np.float64)
-    lines = {
-        name: (
-            blocks,
-            data.sel(placement=name, depth=depth).values.astype(np.float64).reshape(-1),
-        )
-        for name in _names(profile)
-    }
     forward = variable == "stream_rms"
+    lines = {}
+    for name in _names(profile):
+        at = {"placement": name, "depth": depth}
+        values = data.sel(at).values.astype(np.float64).reshape(-1)
+        lines[name] = (blocks, values)
+        if forward and "output_rms" in profile:
+            output = float(profile["output_rms"].sel(at))
+            lines[name] = (np.append(blocks, float(depth)), np.append(values, output))
     return _against_layer(
         lines,
         styles,

@@ -187,8 +187,10 @@ def _write(
     """Lay out the page, write it and its figures; numbers and file names follow the page."""
     figures = directory / "figures"
     figures.mkdir(parents=True, exist_ok=True)
-    for old in figures.glob("*.png"):
-        old.unlink()
+    path = directory / "report.html"
+    if path.exists():  # a figure of the last report that this one lacks would mislead
+        for name in html.figure_names(path.read_text(encoding="utf-8")):
+            (figures / f"{name}.png").unlink(missing_ok=True)
     parts, count, taken = [*before], 0, set()
     for heading, items in sections:
         drawings = [_unique(drawing, taken) for _, drawing in items if drawing is not None]
@@ -207,7 +209,6 @@ def _write(
     parts += after
     if provenance:
         parts.append(html.section("How this was made", html.provenance_list(provenance)))
-    path = directory / "report.html"
     path.write_text(html.page(title, lead, parts), encoding="utf-8")
     return path
 

@@ -1,5 +1,6 @@
 """The HTML page of a report: one file that needs nothing else, on a screen, a phone or paper."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
@@ -38,7 +39,7 @@ th, td { padding: 5px 14px 5px 0; text-align: left; vertical-align: top; white-s
 thead th { border-bottom: 1.5px solid var(--ink); vertical-align: bottom; line-height: 1.25;
   white-space: normal; min-width: 5em; }
 th:first-child { position: sticky; left: 0; background: #fff; }
-tbody th { font-weight: 600; }
+tbody th { font-weight: 600; white-space: normal; min-width: 9em; }
 tbody tr { border-bottom: 1px solid var(--line); }
 th.number, td.number { text-align: right; }
 td.words { white-space: normal; min-width: 12.5em; }
@@ -51,7 +52,6 @@ td.words { white-space: normal; min-width: 12.5em; }
 @media (max-width: 480px) {
   main { padding: 16px 10px 40px; }
   h1 { font-size: 1.4rem; }
-  tbody th { white-space: normal; min-width: 9em; }
   .provenance { grid-template-columns: 1fr; }
   .provenance dd { margin-bottom: 6px; }
 }
@@ -108,11 +108,16 @@ def figure_grid(drawings: Sequence[Drawing], first: int) -> str:
     if not drawings:
         return ""
     cells = [
-        f'<figure id="figure-{number}">\n{inline_svg(drawing)}\n'
+        f'<figure id="figure-{number}" data-name="{drawing.name}">\n{inline_svg(drawing)}\n'
         f"<figcaption><b>Figure {number}.</b> {escape(drawing.caption)}</figcaption>\n</figure>"
         for number, drawing in enumerate(drawings, first)
     ]
     return '<div class="figures">\n' + "\n".join(cells) + "\n</div>"
+
+
+def figure_names(text: str) -> list[str]:
+    """The names of the figures of a page that this module wrote."""
+    return re.findall(r'<figure id="figure-\d+" data-name="([a-z0-9-]+)">', text)
 
 
 def table(

@@ -4,7 +4,7 @@ from typing import Literal
 
 import matplotlib
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from matplotlib.lines import Line2D
 
 from lnjax.analysis.figures import Drawing, panel, styled
@@ -13,7 +13,7 @@ from lnjax.analysis.records import RunRecord
 from lnjax.analysis.style import PALETTE, log_axis, log_limits, short_number, step_axis, step_text
 from lnjax.analysis.summary import sublayer_series
 
-_SNAPSHOTS = 5
+_SNAPSHOTS = 4
 
 
 @styled
@@ -57,7 +57,7 @@ def run_losses(run: RunRecord, last_step: float) -> Drawing | None:
 
 
 def _snapshots(usable: Bool[np.ndarray, " step"]) -> list[int]:
-    """About five usable records, denser at the start, where most happens."""
+    """About four usable records, denser at the start, where most happens."""
     index = np.flatnonzero(usable)
     if index.size <= _SNAPSHOTS:
         return index.tolist()
@@ -69,7 +69,7 @@ def _snapshots(usable: Bool[np.ndarray, " step"]) -> list[int]:
 def stream_over_training(
     run: RunRecord, direction: Literal["forward", "backward"]
 ) -> Drawing | None:
-    """The stream's RMS, or the L2 norm of its gradient, against depth at about five steps."""
+    """The stream's RMS, or the L2 norm of its gradient, against depth at about four steps."""
     forward = direction == "forward"
     depth, values = sublayer_series(run.telemetry, forward)
     usable = np.isfinite(values).all(axis=1) & (values > 0).any(axis=1)
@@ -90,7 +90,7 @@ def stream_over_training(
     limits = log_limits(values[rows])
     axes.set_ylim(*limits)
     log_axis(axes.yaxis, *limits)
-    depth_axis(axes, float(np.ceil(depth[-1] + 1e-9)) if not forward else depth[-1])
+    depth_axis(axes, float(run.telemetry.sizes["layer"]))
     quantity = "root mean square of the residual stream" if forward else "L2 norm of dL/dx"
     axes.set_ylabel("stream RMS" if forward else "L2 norm of dL/dx")
     first, last = values[rows[0]], values[rows[-1]]

@@ -28,7 +28,7 @@ def attend(
     causal: bool,
     bias: Float[Array, "heads time time"] | None = None,
     key_mask: Bool[Array, "batch time"] | None = None,
-    chunks: int = 4,
+    chunks: int | None = None,
     dropout=None,
 ) -> Float[Array, "batch heads time head_width"]:
     """softmax(q k^T / sqrt(head_width) + bias) v, scores and softmax in at least float32.
@@ -38,9 +38,13 @@ def attend(
     sum comes after the product with v, on an array `time / head_width` times smaller.
 
     Args:
+      chunks: None is up to 4 pieces of at least 64 queries: below that a piece saves less than
+        its own operations cost, and each adds to the compile time.
       dropout: applied to the attention weights, or None.
     """
     time, wide = query.shape[2], jnp.promote_types(query.dtype, jnp.float32)
+    if chunks is None:
+        chunks = min(4, max(1, time // 64))
     if not causal or time % chunks or time < 4 * chunks:
         chunks = 1
     step = time // chunks

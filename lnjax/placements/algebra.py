@@ -81,7 +81,7 @@ class Slot:
     """
 
     norm: str | norms.Norm | None = None
-    gain: Scale = ONE
+    gain: Scale | float = ONE
 
     def __post_init__(self):
         object.__setattr__(self, "gain", as_scale(self.gain))
@@ -135,9 +135,9 @@ class Sublayer:
     post: Slot | None = None
     out: Slot | None = None
     tap: Literal["stream", "norm"] = "stream"
-    skip: Scale = ONE
-    branch: Scale = ONE
-    input_scale: Scale = ONE
+    skip: Scale | float = ONE
+    branch: Scale | float = ONE
+    input_scale: Scale | float = ONE
     inner: Slot | None = None
     qk: InnerNorm | None = None
     v: InnerNorm | None = None
@@ -168,7 +168,7 @@ class Sublayer:
 class Init:
     """Gains on the base initialization: matrix name (see MATRICES) -> Scale."""
 
-    gains: Mapping[str, Scale] | tuple[tuple[str, Scale], ...] = ()
+    gains: Mapping[str, Scale | float] | tuple[tuple[str, Scale | float], ...] = ()
 
     def __post_init__(self):
         pairs = self.gains.items() if isinstance(self.gains, Mapping) else self.gains

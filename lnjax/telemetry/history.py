@@ -89,8 +89,8 @@ def dataset(blocks: Sequence[Mapping[str, np.ndarray]], layout: Mapping[str, Any
       layout: {"groups", "edges", "sizes"} of the model's `Layout`.
 
     Returns:
-      A Dataset with dims step, layer, sublayer, site, group, edge, evaluation_step. Norms of
-      gradients are before clipping. Root mean squares and ratios are derived from what is stored.
+      A float32 Dataset with dims step, layer, sublayer, site, group, edge, evaluation_step. Norms
+      of gradients are before clipping. Root mean squares and ratios are derived from what is stored.
     """
     import xarray as xr
 
@@ -113,7 +113,9 @@ def dataset(blocks: Sequence[Mapping[str, np.ndarray]], layout: Mapping[str, Any
     variables = {name: (_dims(name), values) for name, values in joined.items()}
     if "evaluation_loss" not in variables:
         variables["evaluation_loss"] = (("evaluation_step",), np.zeros(0))
-    return _derived(xr.Dataset(variables, coords))
+    data = _derived(xr.Dataset(variables, coords))
+    wide = [name for name, x in data.data_vars.items() if x.dtype == np.float64]
+    return data.assign({name: data[name].astype(np.float32) for name in wide})
 
 
 def _dims(name: str) -> tuple[str, ...]:

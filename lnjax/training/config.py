@@ -6,10 +6,11 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from lnjax import norms, placements
 from lnjax.data import DataConfig
+from lnjax.data.config import Fields
 from lnjax.models import ModelConfig
 
 SCHEDULES = ("constant", "cosine", "linear", "inverse_sqrt")
@@ -95,7 +96,7 @@ class TrainingConfig:
     checkpoint_every: int = 250
     keep: int = 1
     telemetry: bool = True
-    parallel: Literal["jit", "pmap"] = "jit"
+    parallel: str = "jit"
     fsdp: int = 1
     tensor: int = 1
     mask_rate: float = 0.15
@@ -106,12 +107,24 @@ class TrainingConfig:
 
     def __post_init__(self):
         _choose("training.parallel", self.parallel, ("jit", "pmap"))
-        for name in ("steps", "accumulate", "log_every", "keep", "fsdp", "tensor"):
-            if getattr(self, name) < 1:
+        for name in (
+            "steps",
+            "accumulate",
+            "log_every",
+            "keep",
+            "fsdp",
+            "tensor",
+            "diverged_patience",
+            "loss_scale",
+            "loss_scale_patience",
+        ):
+            if not getattr(self, name) >= 1:
                 raise ValueError(f"training.{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("evaluate_every", "checkpoint_every", "seed"):
-            if getattr(self, name) < 0:
+        for name in ("evaluate_every", "checkpoint_every", "seed", "diverged_margin"):
+            if not getattr(self, name) >= 0:
                 raise ValueError(f"training.{name} must not be negative")
+        if self.seed >= 2**32:
+            raise ValueError(f"training.seed must be below 2**32, got {self.seed}")
         if not 0 < self.mask_rate < 1:
             raise ValueError(f"training.mask_rate must be in (0, 1), got {self.mask_rate}")
         if self.parallel == "pmap" and (self.fsdp > 1 or self.tensor > 1):
@@ -143,7 +156,7 @@ class Config:
             )
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "Config":
+    def from_dict(cls, values: Fields) -> "Config":
         """Build and check a configuration from nested dicts (or a ConfigDict).
 
         Raises:
@@ -156,10 +169,10 @@ class Config:
             "optimizer": OptimizerConfig,
             "training": TrainingConfig,
         }
-        _known("section", values, sections)
+        _known("section", values.keys(), sections)
         built = {}
         for name, kind in types.items():
-            fields = dict(values.get(name, {}))
+            fields = dict(values[name]) if name in values.keys() else {}
             _known(f"field of {name}", fields, [f.name for f in dataclasses.fields(kind)])
             if name == "model":
                 fields = {"vocab_size": 0, "max_length": 0} | fields

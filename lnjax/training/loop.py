@@ -89,7 +89,9 @@ class Session:
         )
 
     def evaluate(self, step: int, state) -> float:
-        """Mean loss on the held-out batches (nats), recorded in the history."""
+        """Mean loss on the held-out batches (nats), recorded in the history; NaN without any."""
+        if not self.config.data.evaluation_batches:
+            return math.nan
         sums = []
         for k in range(self.config.data.evaluation_batches):
             batch = self._prepare(self.dataset.evaluation_batch(k), (0, k, 1))
@@ -171,12 +173,13 @@ def _run(session: Session, workdir: Path, stop: StopSignal, stop_at: int | None)
         state = run.scattered(state)
     checkpoints.forget_after(first_step)
     session.first_loss = before.get("initial_loss")
+    session.last_loss = before.get("final_loss")
     session.evaluations = list(before.get("evaluations", []))
     divergence = Divergence(
         training.diverged_margin,
         training.diverged_patience,
         config.model.dtype == "float16",
-        first=session.first_loss,
+        first=before.get("first_finite_loss"),
         above=before.get("above", 0),
         overflows=before.get("consecutive_overflows", 0),
     )
@@ -184,6 +187,8 @@ def _run(session: Session, workdir: Path, stop: StopSignal, stop_at: int | None)
     def progress() -> dict[str, Any]:
         return {
             "initial_loss": session.first_loss,
+            "final_loss": session.last_loss,
+            "first_finite_loss": divergence.first,
             "evaluations": session.evaluations,
             "above": divergence.above,
             "consecutive_overflows": divergence.overflows,
@@ -242,7 +247,7 @@ def _run(session: Session, workdir: Path, stop: StopSignal, stop_at: int | None)
         step += 1
         evaluate = training.evaluate_every and step % training.evaluate_every == 0
         checkpoint = training.checkpoint_every and step % training.checkpoint_every == 0
-        if (evaluate or checkpoint) and step < last:
+        if (evaluate or checkpoint) and step < training.steps:
             if finish_step(*waiting):
                 waiting = None
                 break

@@ -40,12 +40,12 @@ def schedule(config: OptimizerConfig, steps: int) -> Callable[[Int[Array, ""]], 
     (Vaswani et al. 2017, eq. 3, over its peak).
     """
     warmup = min(config.warmup, steps)
-    left = max(steps - warmup, 1)
+    left = max(steps - warmup - 1, 1)  # the last step is steps - 1
     if config.schedule == "inverse_sqrt":
         start = max(warmup, 1)
 
         def after(k):
-            return jnp.sqrt(start / jnp.maximum(k + start + 1.0, start))
+            return jnp.sqrt(start / (k + warmup + 1.0))
     elif config.schedule == "cosine":
         after = optax.cosine_decay_schedule(1.0, left, config.end_fraction)
     elif config.schedule == "linear":

@@ -5,7 +5,10 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, UInt
+from jaxtyping import Array
+
+Leaf = Any
+"""An array, or what stands for it in a tree of shapes, shardings or restored values."""
 
 
 @flax.struct.dataclass
@@ -13,14 +16,14 @@ class LossScale:
     """Dynamic loss scale for float16 (Micikevicius et al. 2018, section 3.2).
 
     Attributes:
-      scale: the loss is multiplied by it before the backward pass.
-      good: steps since the last overflow or doubling.
-      overflows: steps skipped so far.
+      scale: the loss is multiplied by it before the backward pass (float32 scalar).
+      good: steps since the last overflow or doubling (int32 scalar).
+      overflows: steps skipped so far (int32 scalar).
     """
 
-    scale: Float[Array, ""]
-    good: Int[Array, ""]
-    overflows: Int[Array, ""]
+    scale: Leaf
+    good: Leaf
+    overflows: Leaf
 
     @classmethod
     def start(cls, scale: float) -> "LossScale":
@@ -44,22 +47,22 @@ class TrainState:
     """The state of a run. A checkpoint holds exactly this.
 
     Attributes:
-      step: optimizer steps taken.
+      step: optimizer steps taken (int32 scalar).
       params: parameters of the `Transformer`.
       model_state: BatchNorm's running statistics ({} without BatchNorm).
       optimizer: the optax state.
-      learning_rate: peak learning rate.
-      seed: root of the random numbers inside the step (dropout).
+      learning_rate: peak learning rate (float32 scalar).
+      seed: root of the random numbers inside the step, dropout (uint32 scalar).
       loss_scale: None unless the computation is in float16.
     """
 
-    step: Int[Array, ""]
+    step: Leaf
     params: Any
     model_state: Any
     optimizer: Any
-    learning_rate: Float[Array, ""]
-    seed: UInt[Array, ""]
-    loss_scale: LossScale | None = None
+    learning_rate: Leaf
+    seed: Leaf
+    loss_scale: Any = None
 
     @property
     def variables(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ What must be combined over devices goes through a `Reduction`, the identity on o
 `parallel.py` hands in the collective operations of pmap.
 """
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -52,7 +53,8 @@ class Reduction:
 
 def initialize(config: Config, seed: Array, learning_rate: Array) -> TrainState:
     """A run's first state. Pure; jit it."""
-    model = Transformer(config.model)
+    # Layers are drawn by a loop in every form: unrolled, this alone would compile for 10 s.
+    model = Transformer(dataclasses.replace(config.model, unroll=1))
     tokens = jnp.zeros((1, min(8, config.data.sequence_length)), jnp.int32)
     variables = dict(model.init(jax.random.key(seed), tokens))
     params = variables.pop("params")
@@ -100,7 +102,7 @@ def make_train_step(
             rngs={"dropout": key},
         )
         total = jnp.sum(token_losses(logits, batch["targets"]) * batch["weights"])
-        weight = jnp.sum(batch["weights"])
+        weight = jnp.sum(batch["weights"], dtype=total.dtype)
         new_state = {**model_state, **changed}
         return scale * total / batch["targets"].size, (total, weight, measured, new_state)
 
@@ -128,7 +130,7 @@ def make_train_step(
         zeros = (
             jax.tree.map(jnp.zeros_like, state.params),
             jnp.zeros((), _loss_dtype(config)),
-            jnp.zeros(()),
+            jnp.zeros((), _loss_dtype(config)),
         )
         (model_state, _, (grads, total, weight)), (slots, measured) = lax.scan(
             one, (state.model_state, 0, zeros), micro

@@ -170,6 +170,7 @@ def fake_profile(
     shape = (len(placements), len(depths), deepest)
     gradient = np.full((*shape, len(GROUPS)), np.nan)
     stream, backward = np.full((*shape, 2), np.nan), np.full((*shape, 2), np.nan)
+    output = np.full(shape[:2], np.nan)
     for p, placement in enumerate(placements):
         grows = _growth(placement) > 0
         for d, depth in enumerate(depths):
@@ -180,6 +181,7 @@ def fake_profile(
             gradient[p, d] = np.where(inside, line, np.nan)[:, None]
             blocks = layer[:, None] - 1 + np.array([0.0, 0.5])
             rms = (1 + 2 * blocks) ** _growth(placement)
+            output[p, d] = (1 + 2 * depth) ** _growth(placement)
             stream[p, d] = np.where(inside[:, None], rms, np.nan)
             backward[p, d] = np.where(inside[:, None], line[:, None] / rms, np.nan)
     dims = ("placement", "depth", "layer")
@@ -188,6 +190,7 @@ def fake_profile(
             "gradient_l2": ((*dims, "group"), gradient),
             "stream_rms": ((*dims, "sublayer"), stream),
             "backward_l2": ((*dims, "sublayer"), backward),
+            "output_rms": (dims[:2], output),
         },
         {
             "placement": list(placements),

@@ -115,8 +115,11 @@ def test_reports_are_reproducible(report, tmp_path):
 
 def test_a_second_report_leaves_no_figure_of_the_first(tmp_path):
     write_report(tmp_path, [fake_run("pre_ln"), fake_run("post_ln")])
+    mine = tmp_path / "figures" / "mine.png"
+    mine.touch()
     write_report(tmp_path, [fake_run("pre_ln")])
     assert not (tmp_path / "figures" / "gradient-map-post-ln.png").exists()
+    assert (tmp_path / "figures" / "gradient-map-pre-ln.png").exists() and mine.exists()
 
 
 def _without(run, *names):
@@ -273,6 +276,8 @@ def test_findings_follow_the_data():
 def test_findings_admit_what_the_runs_cannot_settle():
     one_seed = [_with_loss(1e-3, 0, 2.0), replace(_with_loss(1e-3, 0, 2.1), label="b")]
     assert any("one seed" in item for item in findings(one_seed))
+    twins = [one_seed[0], replace(one_seed[0], label="b")]
+    assert not any("overlap" in item for item in findings(twins)), "one seed has no range"
     close = [
         replace(_with_loss(1e-3, seed, loss), label=label)
         for label, losses in {"a": (2.0, 2.2), "b": (2.1, 2.3), "c": (2.5, 2.6)}.items()

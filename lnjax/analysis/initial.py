@@ -1,0 +1,125 @@
+"""Gradients and streams of untrained models: one forward and backward pass, no training."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lnjax.models import ModelConfig, Transformer
+from lnjax.telemetry import Layout, Observer, group_statistics
+from lnjax.telemetry.history import SUBLAYERS
+from lnjax.training.objectives import next_token, token_losses
+
+
+def measure(
+    config: ModelConfig, batch: dict[str, np.ndarray], seed: int = 0, uniform: bool = False
+) -> dict[str, Any]:
+    """Per-layer gradient norms, stream and backward stream of a model at initialization.
+
+    Args:
+      config: the model; vocab_size and max_length set.
+      batch: {"tokens": (batch, time + 1)}.
+      seed: of the initialization.
+      uniform: set W_Q and W_K to zero, so that attention is uniform (Xiong et al. 2020).
+
+    Returns:
+      loss; groups; gradient_l2 (layer, group); stream_rms, sum_rms (layer, sublayer): of what
+      enters the sublayer, and of the sum before its out norm; output_rms; backward_l2
+      (layer, sublayer).
+    """
+    model = Transformer(config, observer=Observer())
+    prepared = next_token(batch)
+    slots = jnp.zeros((2 * config.depth + 1, 2), jnp.float32)
+
+    def loss(params, slots):
+        logits, measured = model.apply({"params": params}, prepared["inputs"], slots=slots)
+        return jnp.mean(token_losses(logits, prepared["targets"])), measured
+
+    @jax.jit
+    def run(seed):
+        key = jax.random.key(seed)
+        params = Transformer(config).init(key, prepared["inputs"][:1, :8])["params"]
+        if uniform:
+            params = jax.tree_util.tree_map_with_path(_without_query_and_key, params)
+        (value, measured), grads = jax.value_and_grad(loss, (0, 1), has_aux=True)(params, slots)
+        return value, measured, group_statistics(grads[0])["l2"], jnp.sqrt(grads[1][:, 0])
+
+    shapes = jax.eval_shape(
+        lambda: Transformer(config).init(jax.random.key(0), prepared["inputs"][:1, :8])
+    )
+    value, measured, gradient, backward = jax.device_get(run(seed))
+    moments = np.stack([part["moments"] for part in measured["sublayers"]], 1)
+    return {
+        "loss": float(value),
+        "groups": list(Layout.of(shapes["params"]).groups),
+        "gradient_l2": gradient,
+        "stream_rms": np.sqrt(moments[:, :, 0, 0]),
+        "sum_rms": np.sqrt(moments[:, :, 3, 0]),
+        "output_rms": float(np.sqrt(measured["output"]["moments"][0, 0])),
+        "backward_l2": backward[:-1].reshape(-1, 2),
+    }
+
+
+def _without_query_and_key(path, leaf):
+    names = {str(getattr(key, "key", "")) for key in path}
+    return jnp.zeros_like(leaf) if names & {"query", "key"} else leaf
+
+
+def profile(measurements: Sequence[tuple[str, int, dict[str, Any]]]):
+    """Measurements of many models as an `xarray.Dataset`, NaN beyond a model's depth.
+
+    Args:
+      measurements: (placement, depth, what `measure` returned); several of the same placement
+        and depth (seeds) are averaged.
+
+    Returns:
+      gradient_l2 (placement, depth, layer, group), stream_rms and backward_l2
+      (placement, depth, layer, sublayer), output_rms (placement, depth).
+    """
+    import xarray as xr
+
+    names = list(dict.fromkeys(name for name, _, _ in measurements))
+    depths = sorted({depth for _, depth, _ in measurements})
+    groups = list(dict.fromkeys(g for _, _, found in measurements for g in found["groups"]))
+    shape = (len(names), len(depths), max(depths))
+    sums = {
+        "gradient_l2": np.zeros((*shape, len(groups))),
+        "stream_rms": np.zeros((*shape, 2)),
+        "backward_l2": np.zeros((*shape, 2)),
+        "output_rms": np.zeros(shape[:2]),
+    }
+    for array in sums.values():
+        array.fill(np.nan)
+    counts = np.zeros(shape[:2])
+    for name, depth, found in measurements:
+        at = (names.index(name), depths.index(depth))
+        counts[at] += 1
+        columns = [groups.index(group) for group in found["groups"]]
+        gradient = np.full((depth, len(groups)), np.nan)
+        gradient[:, columns] = found["gradient_l2"]
+        for field, value in (("gradient_l2", gradient), *((f, found[f]) for f in list(sums)[1:3])):
+            so_far = sums[field][at][:depth]
+            sums[field][at][:depth] = value if counts[at] == 1 else so_far + value
+        first = counts[at] == 1
+        sums["output_rms"][at] = found["output_rms"] + (0 if first else sums["output_rms"][at])
+    for array in sums.values():
+        array /= counts.reshape(counts.shape + (1,) * (array.ndim - 2))
+    return xr.Dataset(
+        {
+            "gradient_l2": (("placement", "depth", "layer", "group"), sums["gradient_l2"]),
+            "stream_rms": (("placement", "depth", "layer", "sublayer"), sums["stream_rms"]),
+            "backward_l2": (("placement", "depth", "layer", "sublayer"), sums["backward_l2"]),
+            "output_rms": (("placement", "depth"), sums["output_rms"]),
+        },
+        {
+            "placement": names,
+            "depth": depths,
+            "layer": np.arange(1, max(depths) + 1),
+            "group": groups,
+            "sublayer": list(SUBLAYERS),
+        },
+    )
+
+
