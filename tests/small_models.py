@@ -132,8 +132,8 @@ def compiled(config: ModelConfig, train: bool = False):
 def run(config: ModelConfig, params: dict, tokens, key_mask=None, train=False, statistics=None):
     """The model under test. Returns logits; "stream" [2L, B, T, d] like the oracle; "sites"."""
     variables = {"params": params}
-    stats = shapes(config).get("batch_stats")
-    if stats is not None:
+    if config.norm == "batchnorm":
+        stats = shapes(config)["batch_stats"]
         fresh = jax.tree_util.tree_map_with_path(
             lambda path, s: (np.ones if path[-1].key == "variance" else np.zeros)(s.shape), stats
         )

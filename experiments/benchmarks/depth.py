@@ -32,6 +32,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure each depth in a process of its own, print, write."""
     options = arguments(argv)
+    load = measure.warn_if_busy()
     sizes = {name: getattr(options, name) for name in ("width", "heads", "time", "batch")}
     records = []
     for depth in options.depths:
@@ -53,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     columns = ["layers", "compile s", "ms/step", "tokens/s", "temporary MB", "peak MB"]
     title = f"Pre-LN, {options.form}, d={options.width} T={options.time} B={options.batch}"
     measure.show(title, columns, rows)
-    measure.write(options.out, {"options": vars(options), "depths": records})
+    measure.write(options.out, {"options": vars(options), "load": load, "depths": records})
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ prints a JSON line.
 """
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -123,6 +124,19 @@ def in_own_process(sections: Mapping[str, Any], steps: int = 2) -> dict[str, flo
     if done.returncode:
         raise RuntimeError(f"the measured process failed:\n{done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def warn_if_busy() -> float:
+    """Load of the machine before anything is measured; says so if other programs are running."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    if load > 0.5:
+        print(
+            f"warning: the machine is busy (load {load:.1f}). Times are too long, and unevenly so: "
+            "PyTorch's threads wait for each other actively, and lose several times more than XLA's. "
+            "Believe no ratio from this run; repeat it on a quiet machine.",
+            file=sys.stderr,
+        )
+    return load
 
 
 def show(title: str, columns: list[str], rows: list[list[Any]]) -> None:

@@ -76,6 +76,7 @@ def compare(options: argparse.Namespace) -> list[dict[str, Any]]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print, write."""
     options = arguments(argv)
+    load = measure.warn_if_busy()
     records = compare(options)
     columns = ["form", "telemetry", "ms/step", "tokens/s", "with/without", "(CPU)"]
     rows = [
@@ -96,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     columns += ["to first form", "compile s", "temporary MB", "peak MB"]
     sizes = f"L={options.depth} d={options.width} T={options.time} B={options.batch}"
     measure.show(f"Pre-LN training step, {sizes}", columns, rows)
-    measure.write(options.out, {"options": vars(options), "variants": records})
+    measure.write(options.out, {"options": vars(options), "load": load, "variants": records})
 
 
 if __name__ == "__main__":

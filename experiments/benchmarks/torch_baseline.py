@@ -13,6 +13,10 @@ PyTorch is no dependency of lnjax. --torch-python names an interpreter that has 
 `python -m venv torchenv && torchenv/bin/pip install torch numpy`. Every variant of PyTorch is a
 process that waits between its steps; one step of each is timed in turn. lnjax records more than
 the loop does: also activations and the gradient of the stream at every sublayer.
+
+Run it on a quiet machine only. With as many threads as cores and other programs running, PyTorch
+has been seen ten times slower than with one thread, and any ratio to it is meaningless then;
+`OMP_NUM_THREADS=1 taskset -c 0 python -m ...` gives both sides one core and is less fragile.
 """
 
 import argparse
@@ -100,6 +104,7 @@ def check(python: str) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print, write."""
     options = arguments(argv)
+    load = measure.warn_if_busy()
     check(options.torch_python)
     names = ("depth", "width", "heads", "time", "batch")
     sizes = {name: getattr(options, name) for name in names}
@@ -152,7 +157,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     columns = ["variant", "telemetry", "ms/step", "fastest", "tokens/s", "with/without", "(CPU)"]
     title = f"Pre-LN, L={options.depth} d={options.width} T={options.time} B={options.batch}"
     measure.show(f"{title}, torch {version}", [*columns, "speed / torch.compile", "(CPU)"], rows)
-    measure.write(options.out, {"options": vars(options), "torch": version, "variants": records})
+    measure.write(
+        options.out, {"options": vars(options), "load": load, "torch": version, "variants": records}
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """An encoder: bidirectional attention, masked language modelling as in BERT.
 
-    python -m experiments.train --config=experiments/configs/masked.py:post_ln --workdir=runs/mlm
+python -m experiments.train --config=experiments/configs/masked.py:post_ln --workdir=runs/mlm
 """
 
 from experiments.command_line import configuration

@@ -14,46 +14,53 @@ from lnjax.training.objectives import next_token, token_losses
 
 
 def measure(
-    config: ModelConfig, batch: dict[str, np.ndarray], seed: int = 0, uniform: bool = False
-) -> dict[str, Any]:
+    config: ModelConfig, batches: Sequence[dict[str, np.ndarray]], uniform: bool = False
+) -> list[dict[str, Any]]:
     """Per-layer gradient norms, stream and backward stream of a model at initialization.
 
     Args:
       config: the model; vocab_size and max_length set.
-      batch: {"tokens": (batch, time + 1)}.
-      seed: of the initialization.
+      batches: {"tokens": (batch, time + 1)}, one per initialization; seed i draws the i-th.
       uniform: set W_Q and W_K to zero, so that attention is uniform (Xiong et al. 2020).
 
     Returns:
-      loss; groups; gradient_l2 (layer, group); stream_rms, sum_rms (layer, sublayer): of what
+      For each initialization: loss; groups; gradient_l2 (layer, group); stream_rms, sum_rms (layer, sublayer): of what
       enters the sublayer, and of the sum before its out norm; output_rms; backward_l2
       (layer, sublayer).
     """
     model = Transformer(config, observer=Observer())
-    prepared = next_token(batch)
+    first = next_token(batches[0])["inputs"][:1, :8]
     slots = jnp.zeros((2 * config.depth + 1, 2), jnp.float32)
 
-    def loss(params, slots):
+    def loss(params, slots, prepared):
         logits, measured = model.apply({"params": params}, prepared["inputs"], slots=slots)
         return jnp.mean(token_losses(logits, prepared["targets"])), measured
 
+    def initial(seed):
+        return Transformer(config).init(jax.random.key(seed), first)["params"]
+
     @jax.jit
-    def run(seed):
-        key = jax.random.key(seed)
-        params = Transformer(config).init(key, prepared["inputs"][:1, :8])["params"]
+    def run(seed, prepared):
+        params = initial(seed)
         if uniform:
             params = jax.tree_util.tree_map_with_path(_without_query_and_key, params)
-        (value, measured), grads = jax.value_and_grad(loss, (0, 1), has_aux=True)(params, slots)
+        differentiate = jax.value_and_grad(loss, (0, 1), has_aux=True)
+        (value, measured), grads = differentiate(params, slots, prepared)
         return value, measured, group_statistics(grads[0])["l2"], jnp.sqrt(grads[1][:, 0])
 
-    shapes = jax.eval_shape(
-        lambda: Transformer(config).init(jax.random.key(0), prepared["inputs"][:1, :8])
-    )
-    value, measured, gradient, backward = jax.device_get(run(seed))
+    groups = list(Layout.of(jax.eval_shape(initial, 0)).groups)
+    return [
+        _summary(groups, jax.device_get(run(seed, next_token(batch))))
+        for seed, batch in enumerate(batches)
+    ]
+
+
+def _summary(groups: list[str], found: tuple) -> dict[str, Any]:
+    value, measured, gradient, backward = found
     moments = np.stack([part["moments"] for part in measured["sublayers"]], 1)
     return {
         "loss": float(value),
-        "groups": list(Layout.of(shapes["params"]).groups),
+        "groups": groups,
         "gradient_l2": gradient,
         "stream_rms": np.sqrt(moments[:, :, 0, 0]),
         "sum_rms": np.sqrt(moments[:, :, 3, 0]),
@@ -121,5 +128,3 @@ def profile(measurements: Sequence[tuple[str, int, dict[str, Any]]]):
             "sublayer": list(SUBLAYERS),
         },
     )
-
-

@@ -173,21 +173,20 @@ def row_mutations(row: Sublayer):
 
 
 def mutations():
-    for name in NAMES:
+    for place, name in enumerate(NAMES):
         placement = placements.get(name)
-        for index, part in enumerate(("attention", "mlp")):
-            row = getattr(placement, part)
-            for label, fields in row_mutations(row):
-                mutant = forced(placement, **{part: replace(row, **fields)})
-                yield pytest.param(name, mutant, id=f"{name}-{part}-{label}")
-            if name == "mix_ln":  # its Post-LN rows
-                for label, fields in row_mutations(placement.rows(4)[0][index]):
+        for k, (label, fields) in enumerate(row_mutations(placement.attention)):
+            # One label after the other in attention or MLP; in the next placement the other way.
+            part = ("attention", "mlp")[(k + place) % 2]
+            mutant = forced(placement, **{part: replace(getattr(placement, part), **fields)})
+            yield pytest.param(name, mutant, id=f"{name}-{part}-{label}")
+        if name == "mix_ln":  # its Post-LN rows
+            for k, (label, fields) in enumerate(row_mutations(placement.rows(4)[0][0])):
 
-                    def change(r, i, index=index, fields=fields):
-                        return replace(r, **fields) if i == index and r.out is not None else r
+                def change(r, i, index=k % 2, fields=fields):
+                    return replace(r, **fields) if i == index and r.out is not None else r
 
-                    mutant = map_rows(placement, change)
-                    yield pytest.param(name, mutant, id=f"{name}-early-{part}-{label}")
+                yield pytest.param(name, map_rows(placement, change), id=f"{name}-early-{label}")
         for edge in ("embed", "final"):
             there = getattr(placement, edge) is not None
             mutant = forced(placement, **{edge: None if there else N})
