@@ -17,7 +17,7 @@ from pathlib import Path
 
 from absl import flags
 
-from experiments import command_line, environment
+from experiments import command_line, environment, profiles
 
 _WORKDIR = flags.DEFINE_string("workdir", "runs/ablation", "Where runs and report are written.")
 _PLACEMENTS = flags.DEFINE_list(
@@ -186,7 +186,6 @@ def main(arguments: list[str]) -> None:
     if len(arguments) > 1:
         command_line.stop(f"unexpected argument {arguments[1]!r}: flags begin with --")
     environment.restart_with_huge_pages()
-    from experiments import init_profile
     from lnjax import placements
     from lnjax.analysis.report import write_report
     from lnjax.sweeps.launchers import WorkerError, run_local
@@ -200,10 +199,10 @@ def main(arguments: list[str]) -> None:
     profile = None
     if _PROFILE.value and catalogue:
         print("untrained models, by depth")
-        profile, hidden = init_profile.load_or_compute(
+        profile, hidden = profiles.load_or_compute(
             workdir / "init_profile", catalogue, [6, 12, 24, 48], _WIDTH.value, 2
         )
-        init_profile.show(init_profile.verdicts(profile, hidden))
+        profiles.show(profiles.verdicts(profile, hidden))
     display = Display(grid)
     try:
         run_local(grid, workers=_WORKERS.value, report=display.event)

@@ -33,6 +33,8 @@ def run(main: Callable[[list[str]], None]) -> None:
             # What ml_collections raises for --config.field=value; quotes and \\n come escaped.
             stop(str(error).strip("'\"").replace("\\n", "\n").replace("\\'", "'"))
 
+    # Orbax tells of every file it opens; --verbosity=0 brings that back.
+    flags.FLAGS.set_default("verbosity", -2)
     app.run(main, flags_parser=parse)
 
 

@@ -1,6 +1,6 @@
-"""The norm functions, each with its own backward pass, and the Flax module that holds their parameters.
+"""The norm functions, each with its own backward pass, and the module with their parameters.
 
-Which function normalizes is independent of where it sits: any placement runs with any of these.
+Any placement runs with any of these: which function normalizes is apart from where it sits.
 Statistics are taken in at least float32, over the last axis (BatchNorm: over all axes but the last).
 
 The backward passes are written by hand because XLA on CPU fuses and recomputes chains of
@@ -88,7 +88,7 @@ def _wide(x: Array) -> Array:
 
 
 def along_last(v: Float[Array, " width"], x: Array) -> Array:
-    """Shape a per-feature vector so that it multiplies the last axis of `x` without rank promotion."""
+    """A per-feature vector, shaped to multiply the last axis of `x` without rank promotion."""
     return v.reshape((1,) * (x.ndim - 1) + v.shape)
 
 

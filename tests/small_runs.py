@@ -10,7 +10,7 @@ from lnjax.training.config import Config
 from lnjax.training.loop import resolve
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def quick_compile():
     """Compile without LLVM's optimizations; for the modules that import this."""
     jax.config.update("jax_disable_most_optimizations", True)
@@ -67,7 +67,9 @@ def run_steps(runner, config: Config, count: int, given: list | None = None):
 def assert_bitwise(a, b) -> None:
     """Two trees have the same structure and the same bits."""
     assert jax.tree.structure(a) == jax.tree.structure(b)
-    for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(a), jax.tree.leaves(b), strict=True):
+    for (path, x), y in zip(
+        jax.tree_util.tree_leaves_with_path(a), jax.tree.leaves(b), strict=True
+    ):
         where = jax.tree_util.keystr(path)
         assert np.asarray(x).dtype == np.asarray(y).dtype, where
         np.testing.assert_array_equal(np.asarray(x), np.asarray(y), err_msg=where)
@@ -76,7 +78,26 @@ def assert_bitwise(a, b) -> None:
 def assert_close(a, b, rtol: float, atol: float = 0.0) -> None:
     """Two trees have the same structure and nearly the same numbers (NaN where NaN)."""
     assert jax.tree.structure(a) == jax.tree.structure(b)
-    for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(a), jax.tree.leaves(b), strict=True):
+    for (path, x), y in zip(
+        jax.tree_util.tree_leaves_with_path(a), jax.tree.leaves(b), strict=True
+    ):
         np.testing.assert_allclose(
             np.asarray(x), np.asarray(y), rtol, atol, err_msg=jax.tree_util.keystr(path)
         )
+
+
+def lasting(result: dict) -> dict:
+    """What of a run's result does not depend on how fast the machine was."""
+    return {k: v for k, v in result.items() if k not in ("wall_seconds", "tokens_per_second")}
+
+
+def assert_same_run(path, other) -> None:
+    """Two run directories hold the same result, newest state and history, to the bit."""
+    import xarray as xr
+
+    import lnjax
+
+    a, b = lnjax.open(path), lnjax.open(other)
+    assert lasting(a.result) == lasting(b.result)
+    assert_bitwise(a.state(), b.state())
+    xr.testing.assert_identical(a.telemetry, b.telemetry)

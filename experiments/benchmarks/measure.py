@@ -132,7 +132,7 @@ def warn_if_busy() -> float:
     if load > 0.5:
         print(
             f"warning: the machine is busy (load {load:.1f}). Times are too long, and unevenly so: "
-            "PyTorch's threads wait for each other actively, and lose several times more than XLA's. "
+            "PyTorch's threads wait for each other actively and lose far more than XLA's do. "
             "Believe no ratio from this run; repeat it on a quiet machine.",
             file=sys.stderr,
         )

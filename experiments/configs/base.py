@@ -1,6 +1,6 @@
 """A small language model on the Python standard library's source, to try any placement with.
 
-    python -m experiments.train --config=experiments/configs/base.py:deepnorm --workdir=runs/deepnorm
+    python -m experiments.train --config=experiments/configs/base.py:deepnorm --workdir=runs/deep
 
 12 blocks of width 64, byte tokens, 500 steps. About a minute on 2 CPU cores; held-out loss near
 2 nats per byte for the placements that train.

@@ -24,9 +24,9 @@ def measure(
       uniform: set W_Q and W_K to zero, so that attention is uniform (Xiong et al. 2020).
 
     Returns:
-      For each initialization: loss; groups; gradient_l2 (layer, group); stream_rms, sum_rms (layer, sublayer): of what
-      enters the sublayer, and of the sum before its out norm; output_rms; backward_l2
-      (layer, sublayer).
+      For each initialization: loss; groups; gradient_l2 (layer, group); stream_rms and sum_rms
+      (layer, sublayer), of what enters the sublayer and of the sum before its out norm;
+      output_rms; backward_l2 (layer, sublayer).
     """
     model = Transformer(config, observer=Observer())
     first = next_token(batches[0])["inputs"][:1, :8]

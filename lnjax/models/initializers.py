@@ -2,7 +2,7 @@
 
 | name | standard deviation | distribution | source |
 |---|---|---|---|
-| xavier_normal | sqrt(2 / (fan_in + fan_out)) | normal | Glorot & Bengio 2010; DeepNet's released code |
+| xavier_normal | sqrt(2 / (fan_in + fan_out)) | normal | Glorot & Bengio 2010 |
 | xavier_uniform | the same | uniform | Glorot & Bengio 2010 |
 | lecun_normal | 1 / sqrt(fan_in) | normal | LeCun et al. 1998 |
 | gpt2 | 0.02; attention output and MLP out 0.02 / sqrt(2L) | normal | Radford et al. 2019 |

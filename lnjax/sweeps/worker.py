@@ -30,9 +30,12 @@ def main() -> None:
 
     jobs: queue.Queue = queue.Queue()
     threading.Thread(target=_receive, args=(jobs,), daemon=True).start()
+    from absl import logging
+
     from lnjax.training.config import Config
     from lnjax.training.loop import train
 
+    logging.set_verbosity(logging.ERROR)
     tell(event="ready")
     while (job := jobs.get()) is not None:
         last = [0.0]

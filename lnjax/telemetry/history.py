@@ -90,7 +90,7 @@ def dataset(blocks: Sequence[Mapping[str, np.ndarray]], layout: Mapping[str, Any
 
     Returns:
       A float32 Dataset with dims step, layer, sublayer, site, group, edge, evaluation_step. Norms
-      of gradients are before clipping. Root mean squares and ratios are derived from what is stored.
+      of gradients are before clipping. Root mean squares and ratios follow from what is stored.
     """
     import xarray as xr
 

@@ -1,4 +1,4 @@
-"""Statistics of parameter-shaped trees (gradients, weights, updates), per layer and weight group."""
+"""Statistics of gradient, weight and update trees, per layer and weight group."""
 
 import re
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Optax optimizers and schedules, arranged so that runs that differ in learning rate share a program.
+"""Optax optimizers and schedules; runs that differ in learning rate share a program.
 
 The optimizer gives a direction; the step multiplies it by the peak learning rate, which is data,
 and by the schedule, which is a function of the step.

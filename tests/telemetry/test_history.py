@@ -15,9 +15,7 @@ EDGES = ("step", "edge")
 SITES = ("step", "layer", "sublayer", "site")
 SUBLAYERS = ("step", "layer", "sublayer")
 SCHEMA = {
-    **dict.fromkeys(
-        ("loss", "learning_rate", "gradient_norm", "weight_norm", "update_norm"), STEP
-    ),
+    **dict.fromkeys(("loss", "learning_rate", "gradient_norm", "weight_norm", "update_norm"), STEP),
     **{f"{q}_{s}": GROUPS for q in ("gradient", "weight", "update") for s in ("l2", "max", "rms")},
     "update_ratio": GROUPS,
     **{f"edge_{q}_{s}": EDGES for q in ("gradient", "weight", "update") for s in ("l2", "max")},
@@ -34,9 +32,7 @@ SCHEMA = {
 @pytest.fixture(scope="module")
 def run():
     """Layout, and the metrics of five steps of a model of two segments."""
-    config = small(
-        model={"placement": "mix_ln", "depth": 4}, optimizer={"clip": 0.01, "warmup": 0}
-    )
+    config = small(model={"placement": "mix_ln", "depth": 4}, optimizer={"clip": 0.01, "warmup": 0})
     runner = JitRunner(config, jax.devices()[:1])
     return layout_dict(Layout.of(runner.abstract.params)), run_steps(runner, config, 5)[1]
 
@@ -161,4 +157,6 @@ def test_zero_weights_have_no_update_ratio(run):
     block = recorded(metrics, range(2))
     block["weight_l2"][:, 0, 1] = 0.0
     data = dataset([block], layout)
-    assert np.isnan(data.update_ratio[:, 0, 1]).all() and np.isfinite(data.weight_rms[:, 0, 1]).all()
+    assert (
+        np.isnan(data.update_ratio[:, 0, 1]).all() and np.isfinite(data.weight_rms[:, 0, 1]).all()
+    )

@@ -85,9 +85,7 @@ def test_group_statistics_equal_numpy(kind):
             assert layout.sizes[at] == values.size
     assert set(layout.edges) == set(edges)
     for column, name in enumerate(layout.edges):
-        np.testing.assert_allclose(
-            found["edge_l2"][column], np.linalg.norm(edges[name]), rtol=1e-6
-        )
+        np.testing.assert_allclose(found["edge_l2"][column], np.linalg.norm(edges[name]), rtol=1e-6)
         assert found["edge_max"][column] == np.abs(edges[name]).max()
 
 
@@ -135,9 +133,7 @@ def test_half_precision_is_summed_in_float32():
 
 
 def test_statistics_of_a_step_are_of_the_unclipped_gradient_and_the_weights_before_it():
-    config = small(
-        model={"placement": "mix_ln", "depth": 4}, optimizer={"clip": 0.01, "warmup": 0}
-    )
+    config = small(model={"placement": "mix_ln", "depth": 4}, optimizer={"clip": 0.01, "warmup": 0})
     batch = batches(config, 1)[0]
     runner = JitRunner(config, jax.devices()[:1])
     state = runner.initialize(0, 1e-2)

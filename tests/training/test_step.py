@@ -37,7 +37,7 @@ def mean_nll(config, batch):
         )
         chosen = jax.nn.one_hot(jnp.asarray(batch["targets"]), logits.shape[-1])
         losses = -jnp.sum(chosen * jax.nn.log_softmax(logits), -1)
-        weights = jnp.asarray(batch["weights"])
+        weights = jnp.asarray(batch["weights"], logits.dtype)
         return jnp.sum(losses * weights) / jnp.sum(weights)
 
     return loss
