@@ -128,7 +128,7 @@ def mix_ln(fraction: float = 0.25) -> Placement:
         title="Mix-LN",
         paper="Li, Yin & Liu 2024, Mix-LN: Unleashing the Power of Deeper Layers by Combining "
         "Pre-LN and Post-LN, arXiv:2412.13795",
-        equation_source=f"section 3: Post-LN for l <= floor({fraction:g} L), Pre-LN above; final norm",
+        equation_source=f"section 3: Post-LN for l <= floor({fraction:g} L), then Pre-LN",
         notes="No DeepNorm-style scaling in the Post-LN part. The paper's norm is RMSNorm. Its "
         "released code initializes embeddings with standard deviation sqrt(2/5).",
     )
