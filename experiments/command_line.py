@@ -1,5 +1,7 @@
 """What the experiment scripts share: flags into configurations, progress, where things were run."""
 
+import ast
+import contextlib
 import datetime
 import os
 import platform
@@ -20,18 +22,48 @@ def configuration(**sections: dict[str, Any]):
     return ConfigDict(Config.from_dict(sections).to_dict()).lock()
 
 
+def config_flag(default: str):
+    """The flag --config, a file with get_config(), and --config.section.field for its fields."""
+    from ml_collections import config_flags
+
+    # The fields are looked up when the flag is defined, so that is where a wrong one is found.
+    with told_in_a_sentence():
+        return config_flags.DEFINE_config_file(
+            "config",
+            default,
+            "File of the configuration; what follows a colon is handed to its get_config.",
+            lock_config=True,
+        )
+
+
+@contextlib.contextmanager
+def told_in_a_sentence():
+    """End the program with the message of what flags and configurations raise, not a traceback."""
+    from absl import flags
+
+    try:
+        yield
+    except flags.Error as error:
+        reason = error
+        while reason.__context__ is not None:
+            reason = reason.__context__
+        # ml_collections wraps what get_config raises in a traceback of its own.
+        message = reason if "Traceback" in str(error) and type(reason) is ValueError else error
+        stop(f"{message}\nPass --help to see the flags.")
+    except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+        text = str(error)
+        if text[:1] in ("'", '"') and text[:1] == text[-1:]:
+            text = ast.literal_eval(text)  # the repr that a KeyError shows in place of its message
+        stop(text)
+
+
 def run(main: Callable[[list[str]], None]) -> None:
     """absl's app.run, with a wrong --config flag told in a sentence rather than a traceback."""
     from absl import app, flags
 
     def parse(arguments: list[str]) -> list[str]:
-        try:
+        with told_in_a_sentence():
             return flags.FLAGS(arguments)
-        except flags.Error as error:
-            stop(f"{error}\nPass --help to see the flags.")
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            # What ml_collections raises for --config.field=value; quotes and \\n come escaped.
-            stop(str(error).strip("'\"").replace("\\n", "\n").replace("\\'", "'"))
 
     # Orbax tells of every file it opens; --verbosity=0 brings that back.
     flags.FLAGS.set_default("verbosity", -2)

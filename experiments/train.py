@@ -15,16 +15,10 @@ wrong, 130 or 143 when it was interrupted by a signal; the same command then con
 import sys
 
 from absl import flags
-from ml_collections import config_flags
 
 from experiments import command_line, environment
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config",
-    "experiments/configs/base.py",
-    "File of the configuration; what follows a colon is handed to its get_config.",
-    lock_config=True,
-)
+_CONFIG = command_line.config_flag("experiments/configs/base.py")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.", required=True)
 _DISTRIBUTED = flags.DEFINE_bool(
     "distributed", False, "Start jax.distributed: one process per host, the same command on each."
@@ -43,10 +37,8 @@ def main(arguments: list[str]) -> None:
     from lnjax.training.config import Config
     from lnjax.training.loop import train
 
-    try:
+    with command_line.told_in_a_sentence():
         config = Config.from_dict(_CONFIG.value.to_dict())
-    except ValueError as error:
-        command_line.stop(error)
     main_process = jax.process_index() == 0
     if main_process:
         print(_CONFIG.value)

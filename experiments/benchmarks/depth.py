@@ -18,7 +18,7 @@ from experiments.benchmarks import measure
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = measure.parser(__doc__)
     parser.add_argument("--depths", type=int, nargs="+", default=[6, 24, 100, 1000])
     for name, value in (("width", 32), ("heads", 4), ("time", 64), ("batch", 8)):
         parser.add_argument(f"--{name}", type=int, default=value)

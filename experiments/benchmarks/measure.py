@@ -5,6 +5,7 @@ process's peak memory cannot be taken back: it reads a JSON configuration from s
 prints a JSON line.
 """
 
+import argparse
 import json
 import os
 import resource
@@ -20,6 +21,13 @@ from experiments import environment
 
 FORMS = {"scan": {}, "scan+remat": {"remat": True}, "unrolled": {"unroll": 0}}
 """How the blocks are run, as fields of the model's configuration."""
+
+
+def parser(doc: str) -> argparse.ArgumentParser:
+    """A parser whose --help is the script's docstring."""
+    return argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
 
 
 def configuration(

@@ -25,7 +25,7 @@ from experiments.benchmarks import measure
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = measure.parser(__doc__)
     for name, value in (("depth", 6), ("width", 256), ("heads", 8), ("time", 256), ("batch", 16)):
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--rounds", type=int, default=15, help="timed steps of each variant")

@@ -77,7 +77,7 @@ class TorchProcess:
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = measure.parser(__doc__)
     parser.add_argument("--torch-python", default=sys.executable, help="interpreter with torch")
     for name, value in (("depth", 6), ("width", 256), ("heads", 8), ("time", 256), ("batch", 16)):
         parser.add_argument(f"--{name}", type=int, default=value)

@@ -77,6 +77,8 @@ def test_ablation_interrupted_half_way_is_finished_by_the_same_command(tmp_path)
         ("train", ["--config=experiments/configs/base.py:preln"], "Did you mean 'pre_ln'"),
         ("train", ["--config.model.deepth=3"], 'Did you mean "depth"'),
         ("train", ["--config.model.heads=5"], "every head needs the same width"),
+        ("train", ["--config=no_such_file.py"], "No such file"),
+        ("train", ["--config.model.depth=ten"], "invalid literal"),
         ("train", ["--workdri=x"], "Did you mean: workdir"),
         ("ablation", ["--placements=sandwich"], "Did you mean 'sandwich_ln'"),
         ("ablation", ["--learning_rates=fast"], "positive numbers"),
