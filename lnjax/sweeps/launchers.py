@@ -4,8 +4,10 @@ On CPU this is faster than one program with many threads, and faster than many r
 Finished members are not touched again, interrupted ones continue.
 """
 
+import base64
 import json
 import os
+import pickle
 import queue
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lnjax import placements
 from lnjax.sweeps.grids import Member
 from lnjax.training import records
 
@@ -25,6 +28,9 @@ class _Worker:
     """A worker process and what it is doing."""
 
     process: subprocess.Popen
+    listener: threading.Thread
+    core: int | None
+    ready: bool = False
     job: Member | None = None
     program: Any = None
 
@@ -52,9 +58,12 @@ def run_local(
       Result by workdir, of the members that have one.
 
     Raises:
+      ValueError: two members share a directory; a finished one was trained with another
+        configuration; or a placement cannot be sent to another process.
       WorkerError: runs failed; the message has the first error. All others were carried on with.
       KeyboardInterrupt: asked to stop; the runs under way were saved.
     """
+    _check_distinct(members)
     results: dict[str, dict[str, Any]] = {}
     waiting: list[Member] = []
     for member in members:
@@ -64,6 +73,7 @@ def run_local(
             results[str(member.workdir)] = done
             report(member, {"event": "done", "result": done, "before": True})
         else:
+            _packed(member)
             waiting.append(member)
     if not waiting:
         return results
@@ -72,41 +82,76 @@ def run_local(
         cores = [None] * (os.cpu_count() or 1)
     count = min(workers or len(cores), len(waiting))
     events: queue.Queue = queue.Queue()
-    pool = [_start(i, cores[i % len(cores)], environment, events) for i in range(count)]
+    pool: list[_Worker] = []
     failures: list[str] = []
+
+    def fail(member: Member, error: str) -> None:
+        failures.append(f"{member.workdir}: {error}")
+        report(member, {"event": "failed", "error": error})
+
     try:
-        active = count
+        for i in range(count):
+            pool.append(_start(i, cores[i % len(cores)], environment, events))
+        active, code = count, 0
         while active:
             index, event = events.get()
-            worker = pool[index]
-            if event["event"] == "step":
+            worker, kind = pool[index], event["event"]
+            if kind == "step":
                 report(worker.job, event)
-                continue
-            if event["event"] in ("done", "failed"):
-                report(worker.job, event)
-                if event["event"] == "done":
-                    results[str(worker.job.workdir)] = event["result"]
-                else:
-                    failures.append(f"{worker.job.workdir}: {event['error']}")
-                worker.job = None
-            if event["event"] == "exit":
-                active -= 1
+            elif kind == "exit":
+                active, code = active - 1, event["code"]
                 if worker.job is not None:
-                    failures.append(f"{worker.job.workdir}: its worker died ({event['code']})")
-                continue
-            _next_job(worker, waiting, report)
+                    fail(worker.job, f"its worker died ({code})")
+                if waiting and worker.ready:
+                    pool.append(_start(len(pool), worker.core, environment, events))
+                    active += 1
+            else:
+                job, worker.job, worker.ready = worker.job, None, True
+                if kind == "done":
+                    results[str(job.workdir)] = event["result"]
+                    report(job, event)
+                elif kind == "failed":
+                    fail(job, event["error"])
+                if kind != "done" or event["result"]["status"] != "interrupted":
+                    _next_job(worker, waiting, report)  # who was interrupted leaves
+        for member in waiting:
+            fail(member, f"no worker could start ({code})")
     finally:
         # Closing its input tells a worker to save and stop.
         for worker in pool:
             _close(worker)
         for worker in pool:
             worker.process.wait()
+            worker.listener.join()
     if failures:
         raise WorkerError(
             f"{len(failures)} of {len(members)} runs failed; run the same command again to retry "
             f"them. The first: {failures[0]}"
         )
     return results
+
+
+def _check_distinct(members: Sequence[Member]) -> None:
+    seen = set()
+    for member in members:
+        path = os.path.abspath(member.workdir)
+        if path in seen:
+            raise ValueError(f"two members of the grid have the same workdir: {member.workdir}")
+        seen.add(path)
+
+
+def _packed(member: Member) -> str:
+    """The configuration as text for another process, with the catalogue's placements by name."""
+    config, placed = member.config, member.config.model.placed
+    if placed.name in placements.names() and placements.get(placed.name) == placed:
+        config = config.with_(model={"placement": placed.name})
+    try:
+        return base64.b64encode(pickle.dumps(config)).decode()
+    except Exception as error:
+        raise ValueError(
+            f"{member.workdir}: a worker cannot take the placement {placed.name!r} ({error}): "
+            "define its functions with def, at the top of a module"
+        ) from error
 
 
 def _next_job(worker: _Worker, waiting: list[Member], report) -> None:
@@ -125,7 +170,7 @@ def _next_job(worker: _Worker, waiting: list[Member], report) -> None:
         job = max(waiting, key=lambda m: counts[m.program])
     waiting.remove(job)
     worker.job, worker.program = job, job.program
-    line = {"config": job.config.to_dict(), "workdir": str(job.workdir)}
+    line = {"config": _packed(job), "workdir": str(job.workdir)}
     report(job, {"event": "start"})
     try:
         worker.process.stdin.write(json.dumps(line) + "\n")
@@ -135,26 +180,24 @@ def _next_job(worker: _Worker, waiting: list[Member], report) -> None:
 
 
 def _start(index: int, core: int | None, environment, events: queue.Queue) -> _Worker:
-    def pin() -> None:
-        if core is not None:
-            os.sched_setaffinity(0, {core})
-
     process = subprocess.Popen(
-        [sys.executable, "-m", "lnjax.sweeps.worker"],
+        [sys.executable, "-m", "lnjax.sweeps.worker", *([] if core is None else [str(core)])],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         env=None if environment is None else dict(environment),
-        preexec_fn=pin,
     )
 
     def listen() -> None:
-        for line in process.stdout:
-            events.put((index, json.loads(line)))
+        with process.stdout:
+            for line in process.stdout:
+                if line.endswith("\n"):  # not cut off by the worker's death
+                    events.put((index, json.loads(line)))
         events.put((index, {"event": "exit", "code": process.wait()}))
 
-    threading.Thread(target=listen, daemon=True).start()
-    return _Worker(process)
+    listener = threading.Thread(target=listen, daemon=True)
+    listener.start()
+    return _Worker(process, listener, core)
 
 
 def _close(worker: _Worker) -> None:

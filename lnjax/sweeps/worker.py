@@ -1,13 +1,16 @@
 """A worker process: trains the runs that it is handed, one after the other.
 
-    python -m lnjax.sweeps.worker < jobs
+    python -m lnjax.sweeps.worker [core] < jobs
 
-Jobs are JSON lines {"config": ..., "workdir": ...} on standard input, events JSON lines on
-standard output. When the input ends, or a signal comes, the current run saves and stops.
+Jobs are JSON lines {"config": ..., "workdir": ...} on standard input, the configuration pickled in
+base64; events are JSON lines on standard output. When the input ends, or a signal comes, the
+current run saves and stops. A core is what the process is pinned to.
 """
 
+import base64
 import json
 import os
+import pickle
 import queue
 import signal
 import sys
@@ -26,13 +29,16 @@ def main() -> None:
     os.dup2(2, 1)
 
     def tell(**event: Any) -> None:
-        print(json.dumps(event), file=out)
+        try:
+            print(json.dumps(event), file=out)
+        except BrokenPipeError:
+            # Nobody listens any more: that must not keep the run from being saved.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
 
     jobs: queue.Queue = queue.Queue()
     threading.Thread(target=_receive, args=(jobs,), daemon=True).start()
     from absl import logging
 
-    from lnjax.training.config import Config
     from lnjax.training.loop import train
 
     logging.set_verbosity(logging.ERROR)
@@ -46,7 +52,8 @@ def main() -> None:
                 tell(event="step", step=metrics["step"], loss=metrics["loss"])
 
         try:
-            result = train(Config.from_dict(job["config"]), job["workdir"], report=report)
+            config = pickle.loads(base64.b64decode(job["config"]))
+            result = train(config, job["workdir"], report=report)
             tell(event="done", result=result)
             if result["status"] == "interrupted":
                 break
@@ -65,4 +72,7 @@ def _receive(jobs: queue.Queue) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for who started this to pass on
+    if len(sys.argv) > 1:  # while there is one thread, and before XLA counts the cores
+        os.sched_setaffinity(0, {int(sys.argv[1])})
     main()
