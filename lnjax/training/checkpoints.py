@@ -78,6 +78,10 @@ class Checkpoints:
             }
             self._state.save(step, args=ocp.args.Composite(**items), force=True)
 
+    def wait(self) -> None:
+        """Return when all that was saved is on disk."""
+        self._state.wait_until_finished()
+
     def latest(self) -> int | None:
         """The step of the newest state, or None."""
         return self._state.latest_step()

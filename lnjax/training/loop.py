@@ -154,11 +154,15 @@ def train(
         return done
     run = runner(config)
     records.write_config(workdir, config, dataset.fingerprint)
+    records.forget_result(workdir)
     layout = Layout.of(run.abstract.params)
-    with Checkpoints(workdir, config.training.keep, layout) as checkpoints:
+    # The signals are caught until the last checkpoint is on disk.
+    with (
+        StopSignal() as stop,
+        Checkpoints(workdir, config.training.keep, layout) as checkpoints,
+    ):
         session = Session(config, dataset, run, checkpoints, report)
-        with StopSignal() as stop:
-            return _run(session, workdir, stop, stop_at)
+        return _run(session, workdir, stop, stop_at)
 
 
 def _run(session: Session, workdir: Path, stop: StopSignal, stop_at: int | None) -> dict[str, Any]:
@@ -200,6 +204,7 @@ def _run(session: Session, workdir: Path, stop: StopSignal, stop_at: int | None)
         checkpoints.save(step, saved, progress(), session.history)
 
     def result(status: str, step: int, reason: str = "") -> dict[str, Any]:
+        checkpoints.wait()  # a result says that its state is there
         seconds = progress()["wall_seconds"]
         tokens = step * config.data.batch_size * config.data.sequence_length
         return records.write_result(

@@ -55,6 +55,12 @@ def read_result(workdir: Path) -> dict[str, Any] | None:
     return _read(Path(workdir) / "result.json")
 
 
+def forget_result(workdir: Path) -> None:
+    """Remove the result of an interrupted sitting: the run goes on."""
+    if jax.process_index() == 0:
+        (Path(workdir) / "result.json").unlink(missing_ok=True)
+
+
 def check_resume(workdir: Path, config: Config, data: Mapping[str, Any]) -> None:
     """Refuse to continue a run with another configuration, placement or corpus.
 
