@@ -59,14 +59,16 @@ def told_in_a_sentence():
 
 def run(main: Callable[[list[str]], None]) -> None:
     """absl's app.run, with a wrong --config flag told in a sentence rather than a traceback."""
-    from absl import app, flags
+    from absl import app, flags, logging
 
     def parse(arguments: list[str]) -> list[str]:
         with told_in_a_sentence():
-            return flags.FLAGS(arguments)
+            rest = flags.FLAGS(arguments)
+        # Orbax tells of every file it opens; --verbosity=0 brings that back.
+        if flags.FLAGS["verbosity"].using_default_value:
+            logging.set_verbosity(logging.ERROR)
+        return rest
 
-    # Orbax tells of every file it opens; --verbosity=0 brings that back.
-    flags.FLAGS.set_default("verbosity", -2)
     app.run(main, flags_parser=parse)
 
 

@@ -16,7 +16,7 @@ def one(task: tuple[str, int, int, int]) -> list[tuple[str, int, dict]]:
     from lnjax.models import ModelConfig
 
     name, depth, width, seeds = task
-    dataset = open_dataset(DataConfig(sequence_length=64, batch_size=4))
+    dataset = open_dataset(DataConfig(sequence_length=64, batch_size=2))
     config = ModelConfig(
         placement=name, depth=depth, width=width, heads=4, vocab_size=dataset.vocab_size
     )

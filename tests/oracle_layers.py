@@ -74,7 +74,10 @@ def batch_norm(x: Features, gain, bias, eps: float = 1e-5, mean=None, var=None) 
 
 
 def apply_norm(kind: str, x: Features, p: dict, eps: float) -> Features:
-    """The norm of this name with its parameters p ({} for those without an affine part)."""
+    """The norm of this name with its parameters p ({} for those without an affine part).
+
+    BatchNorm is in evaluation where p holds its running "mean" and "variance", else in training.
+    """
     if kind == "layernorm":
         return layer_norm(x, p["gain"], p["bias"], eps)
     if kind == "layernorm_no_bias":
@@ -92,7 +95,7 @@ def apply_norm(kind: str, x: Features, p: dict, eps: float) -> Features:
     if kind == "scalenorm":
         return scale_norm(x, p["gain"], eps)
     if kind == "batchnorm":
-        return batch_norm(x, p["gain"], p["bias"], eps)
+        return batch_norm(x, p["gain"], p["bias"], eps, p.get("mean"), p.get("variance"))
     raise ValueError(f"the oracle has no norm called {kind!r}")
 
 

@@ -13,6 +13,17 @@ from lnjax.telemetry.history import SUBLAYERS
 from lnjax.training.objectives import next_token, token_losses
 
 
+def _quick(layers: int) -> dict[str, Any] | None:
+    """Options for a program that runs only a few times, so that compiling it is most of the time.
+
+    On CPU, LLVM's optimizations and XLA's own code for fusions take most of that.
+    """
+    if jax.default_backend() != "cpu":
+        return None
+    level = 0 if layers < 192 else 1
+    return {"xla_backend_optimization_level": level, "xla_cpu_use_fusion_emitters": False}
+
+
 def measure(
     config: ModelConfig, batches: Sequence[dict[str, np.ndarray]], uniform: bool = False
 ) -> list[dict[str, Any]]:
@@ -39,7 +50,6 @@ def measure(
     def initial(seed):
         return Transformer(config).init(jax.random.key(seed), first)["params"]
 
-    @jax.jit
     def run(seed, prepared):
         params = initial(seed)
         if uniform:
@@ -48,6 +58,7 @@ def measure(
         (value, measured), grads = differentiate(params, slots, prepared)
         return value, measured, group_statistics(grads[0])["l2"], jnp.sqrt(grads[1][:, 0])
 
+    run = jax.jit(run, compiler_options=_quick(config.depth * len(batches)))
     groups = list(Layout.of(jax.eval_shape(initial, 0)).groups)
     return [
         _summary(groups, jax.device_get(run(seed, next_token(batch))))

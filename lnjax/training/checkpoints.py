@@ -109,11 +109,19 @@ def saved_steps(directory: Path) -> list[int]:
     return sorted(int(p.name) for p in directory.iterdir() if p.name.isdigit())
 
 
-def _read_tree(path: Path) -> dict[str, Any]:
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-        saved = reader.metadata(path).item_metadata.tree
-        as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), saved)
-        return reader.restore(path, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
+def _reader(tree: str, json: str) -> ocp.Checkpointer:
+    """What reads checkpoints of these two items without the state's classes or devices."""
+    handlers = {tree: ocp.PyTreeCheckpointHandler(), json: ocp.JsonCheckpointHandler()}
+    return ocp.Checkpointer(ocp.CompositeCheckpointHandler(**handlers))
+
+
+def _read(reader: ocp.Checkpointer, path: Path, tree: str, json: str) -> tuple[Any, Any]:
+    """(the tree as nested dicts of NumPy arrays, the JSON item) of one checkpoint."""
+    saved = reader.metadata(path).item_metadata[tree].tree
+    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), saved)
+    arguments = {tree: ocp.args.PyTreeRestore(restore_args=as_numpy), json: ocp.args.JsonRestore()}
+    items = reader.restore(path, args=ocp.args.Composite(**arguments))
+    return items[tree], items[json]
 
 
 def read_telemetry(workdir: str | Path):
@@ -122,10 +130,10 @@ def read_telemetry(workdir: str | Path):
     steps = saved_steps(directory)
     if not steps:
         return None
-    blocks = [_read_tree(directory / str(step) / "rows") for step in steps]
-    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
-        layout = reader.restore(directory / str(steps[-1]) / "layout")
-    return dataset(blocks, layout)
+    items = ("rows", "layout")
+    with _reader(*items) as reader:
+        blocks = [_read(reader, directory / str(step), *items) for step in steps]
+    return dataset([rows for rows, _ in blocks], blocks[-1][1])
 
 
 def read_state(workdir: str | Path, step: int | None = None) -> dict[str, Any]:
@@ -142,4 +150,6 @@ def read_state(workdir: str | Path, step: int | None = None) -> dict[str, Any]:
     if not steps or (step is not None and step not in steps):
         wanted = "no saved state" if step is None else f"no saved state of step {step}"
         raise FileNotFoundError(f"{workdir} has {wanted}; saved: {steps or 'none'}")
-    return _read_tree(directory / str(steps[-1] if step is None else step) / "state")
+    items = ("state", "progress")
+    with _reader(*items) as reader:
+        return _read(reader, directory / str(steps[-1] if step is None else step), *items)[0]
