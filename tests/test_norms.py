@@ -156,6 +156,28 @@ def test_only_layer_norms_ignore_a_shift(name, vector, shift, negative):
     assert same == (NORMS[name].kind == "layer")
 
 
+@pytest.mark.parametrize("train", [True, False], ids=["training", "evaluation"])
+@pytest.mark.parametrize("name", EVERY)
+def test_only_batchnorm_in_training_looks_beyond_a_token(x64, name, train):
+    """Other sequences, other positions, and how many there are of both."""
+    x, params = sample(name)
+    other, longer = np.array(x), sample(name, 1, (3, 8, WIDTH))[0]
+    other[0, 3] += 1.0
+    longer[:2, :5] = x
+    here = [normalize(name, t, params, train)[:2, :5] for t in (x, other, longer)]
+    here[1] = here[1].at[0, 3].set(here[0][0, 3])
+    alone = name != "batchnorm" or not train
+    for changed in here[1:]:
+        assert np.allclose(changed, here[0], rtol=1e-12, atol=1e-13) == alone
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_only_batchnorm_differs_between_training_and_evaluation(x64, name):
+    x, params = sample(name)
+    training, evaluation = (normalize(name, x, params, train) for train in (True, False))
+    assert np.array_equal(training, evaluation) == (name != "batchnorm")
+
+
 @given(vector=vectors)
 def test_what_each_norm_sets_to_one(vector):
     x = np.asarray(vector)[None]

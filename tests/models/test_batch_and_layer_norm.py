@@ -84,6 +84,26 @@ def test_batchnorm_in_training_leaks_the_future_and_in_evaluation_does_not(x64):
     assert_allclose(before[:, :-1], after[:, :-1], rtol=1e-12, atol=1e-13)
 
 
+def test_batchnorm_in_training_depends_on_length_and_padding_and_in_evaluation_does_not(x64):
+    config, params, statistics = batchnorm(causal=False, depth=2)
+    short, long = tokens(2, 5), tokens(2, 8)
+    long[:, :5] = short
+    other = long.copy()
+    other[:, 5:] = (other[:, 5:] + 1) % 11
+    mask = np.arange(8)[None, :] < np.array([5, 5])[:, None]
+
+    def logits(batch, mask=None, **mode):
+        with jax.disable_jit():
+            return run(config, params, batch, mask, **mode)["logits"][:, :5]
+
+    whole = logits(short, train=True)
+    padded, filled = (logits(t, mask, train=True) for t in (long, other))
+    assert np.abs(padded - whole).max() > 1e-2  # the length
+    assert np.abs(padded - filled).max() > 1e-2  # what the padding holds
+    whole, padded = (logits(t, m, statistics=statistics) for t, m in ((short, None), (long, mask)))
+    assert_allclose(padded, whole, rtol=1e-12, atol=1e-13)
+
+
 def test_running_statistics_move_a_tenth_of_the_way(x64):
     """Block 1's first norm reads the embedding, whose mean and variance are known."""
     config, params, statistics = batchnorm()

@@ -52,9 +52,10 @@ def test_peri_ln_without_its_embedding_norm_is_the_oracles_sandwich(x64):
     assert_same(run(config, params, tokens()), oracle("sandwich_ln", config, params, tokens()))
 
 
-def test_a_residual_tapped_after_the_norm_is_post_ln_shifted_by_one_norm(x64):
-    """N1(x) + A(N1(x)), ... : each pre norm is the out norm of the sublayer before."""
-    tapped = small(both(Sublayer(pre=N, tap="norm")))
+@pytest.mark.parametrize("name", ["post_ln", "deepnorm"])
+def test_a_residual_tapped_after_the_norm_is_the_row_shifted_by_one_norm(x64, name):
+    """a N1(x) + A(N1(x)), ... : each pre norm is the out norm of the sublayer before."""
+    tapped = small(both(Sublayer(pre=N, tap="norm", skip=get(name).attention.skip)))
     params = random_params(tapped)
     ours = run(tapped, params, tokens())
 
@@ -64,7 +65,7 @@ def test_a_residual_tapped_after_the_norm_is_post_ln_shifted_by_one_norm(x64):
     out = {"attention_residual": {"out_norm": within}, "mlp_residual": {"out_norm": after}}
     shifted = {"embedding": params["embedding"], "blocks_0": blocks | out}
     shifted["embed_norm"] = {k: v[0] for k, v in before.items()}
-    theirs = oracle("post_ln", tapped, shifted, tokens(), embed_norm=True)
+    theirs = oracle(name, tapped, shifted, tokens(), embed_norm=True)
     assert_allclose(ours["logits"], theirs["logits"], rtol=1e-10, atol=1e-10)
 
 
@@ -189,6 +190,9 @@ SHRUNK = Slot(gain=Scale(lambda w: w.depth**-0.5, symbol="g"))
         pytest.param(get("pre_ln"), 1 + 1.5 * BLOCKS, id="pre_ln"),
         pytest.param(get("sandwich_ln"), 1 + 2.0 * BLOCKS, id="sandwich_ln"),
         pytest.param(get("res_post_norm"), 1 + 2.0 * BLOCKS, id="res_post_norm"),
+        pytest.param(get("pre_ln_embed"), 1 + 1.5 * BLOCKS, id="pre_ln_embed"),
+        pytest.param(get("peri_ln"), 1 + 2.0 * BLOCKS, id="peri_ln"),
+        pytest.param(get("mix_ln"), 1 + 1.5 * np.maximum(0, BLOCKS - 2), id="mix_ln"),
         pytest.param(both(Sublayer(pre=N, input_scale=LNS)), 1 + 1.5 * HARMONIC, id="lns"),
         pytest.param(both(Sublayer(pre=N, post=SHRUNK)), 1 + 2 * BLOCKS / 8, id="depth-scaled"),
     ],
@@ -198,11 +202,23 @@ def test_the_streams_variance_at_init(placement, expected):
     assert_allclose(stream[::2], expected, rtol=0.1)
 
 
-def test_post_ln_keeps_variance_one_and_norms_sums_of_two_and_three_halves():
-    stream, sums = variances(get("post_ln"))
+def test_without_norms_the_variance_triples_in_each_block():
+    """Attention doubles it, the MLP adds a half; the blocks' errors multiply."""
+    stream, _ = variances(get("no_norm"))
+    assert_allclose((stream[2::2] / stream[0]) ** (1 / BLOCKS[1:]), np.full(8, 3.0), rtol=0.05)
+
+
+@pytest.mark.parametrize("name", ["post_ln", "deepnorm"])
+def test_a_normed_stream_keeps_variance_one(name):
+    """Its sums have variance alpha^2 + beta^4 after attention, alpha^2 + beta^4 / 2 after the MLP.
+
+    Both matrices of a branch are scaled by beta; for Post-LN alpha = beta = 1.
+    """
+    alpha, beta = oracles.deepnorm_constants(8) if name == "deepnorm" else (1.0, 1.0)
+    stream, sums = variances(get(name))
     assert_allclose(stream, np.ones(17), rtol=0.03)
-    assert_allclose(sums[0::2], np.full(8, 2.0), rtol=0.1)
-    assert_allclose(sums[1::2], np.full(8, 1.5), rtol=0.1)
+    assert_allclose(sums[0::2], np.full(8, alpha**2 + beta**4), rtol=0.1)
+    assert_allclose(sums[1::2], np.full(8, alpha**2 + beta**4 / 2), rtol=0.1)
 
 
 def test_a_slot_with_its_own_norm_overrides_the_models(x64):
