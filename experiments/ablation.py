@@ -200,7 +200,6 @@ def main(arguments: list[str]) -> None:
     catalogue = [name for name in _PLACEMENTS.value if name in placements.names()]
     profile = None
     if _PROFILE.value and catalogue:
-        print("untrained models, by depth")
         profile, hidden = profiles.load_or_compute(
             workdir / "init_profile", catalogue, [6, 12, 24, 48], _WIDTH.value, 2
         )

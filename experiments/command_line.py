@@ -100,20 +100,20 @@ class Progress:
     """A bar on a terminal, a plain line now and then where output is piped.
 
     Args:
-      total: steps of everything that is to be done.
+      total: steps (or other units) of everything that is to be done.
       label: what is under way.
     """
 
-    def __init__(self, total: int, label: str, done: int = 0):
+    def __init__(self, total: int, label: str, unit: str = "step"):
         self._terminal = sys.stderr.isatty()
         self._bar = None
-        self._total, self._label, self._next = total, label, 0.0
+        self._total, self._label, self._unit, self._next = total, label, unit, 0.0
         if self._terminal:
             from tqdm import tqdm
 
-            self._bar = tqdm(total=total, initial=done, desc=label, unit="step", leave=True)
+            self._bar = tqdm(total=total, desc=label, unit=unit, leave=True)
 
-    def update(self, done: int, text: str) -> None:
+    def update(self, done: int, text: str = "") -> None:
         """Show that `done` of the steps are done, and a text (loss, tokens/s)."""
         import time
 
@@ -123,7 +123,7 @@ class Progress:
             self._bar.refresh()
         elif time.monotonic() >= self._next or done >= self._total:
             self._next = time.monotonic() + 10.0
-            print(f"{self._label}: step {done}/{self._total}  {text}", flush=True)
+            print(f"{self._label}: {self._unit} {done}/{self._total}  {text}".rstrip(), flush=True)
 
     def line(self, text: str) -> None:
         """Print a line beside the bar."""

@@ -2,6 +2,7 @@
 kept on disk, compared with theory."""
 
 import json
+import math
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -64,7 +65,7 @@ def compute(names: list[str], depths: list[int], width: int, seeds: int, report=
         hidden = [pool.submit(lemma, task) for task in lemmas]
         for count, part in enumerate(pool.map(one, tasks), start=1):
             found += part
-            report(f"{count} of {len(tasks)} models")
+            report(count)
         hidden = [each.result() for each in hidden]
     order = {name: i for i, name in enumerate(names)}
     found.sort(key=lambda each: (order[each[0]], each[1]))
@@ -82,7 +83,7 @@ def verdicts(data, hidden: list[dict]) -> list[dict]:
         slope = power_law(*last_block_gradient(data, name))
         row = {
             "quantity": f"{name}: last MLP-out gradient ~ L^p",
-            "measured": f"{slope:+.2f}",
+            "measured": f"{slope:+.2f}" if math.isfinite(slope) else "no power law",
             "theory": "",
             "verdict": "",
         }
@@ -130,7 +131,7 @@ def show(rows: list[dict]) -> None:
     Console().print(table)
 
 
-def load_or_compute(workdir: Path, names, depths, width, seeds, report=print):
+def load_or_compute(workdir: Path, names, depths, width, seeds):
     """The profile of these settings: from disk if it is there, else computed and saved."""
     import xarray as xr
 
@@ -143,7 +144,11 @@ def load_or_compute(workdir: Path, names, depths, width, seeds, report=print):
         if content["settings"] == settings and (workdir / "profile.nc").is_file():
             with xr.open_dataset(workdir / "profile.nc", engine="scipy") as data:
                 return data.load(), content["lemma_2"]
-    data, hidden = compute(names, depths, width, seeds, report)
+    progress = command_line.Progress(len(names) * len(depths), "untrained models", unit="model")
+    try:
+        data, hidden = compute(names, depths, width, seeds, progress.update)
+    finally:
+        progress.close()
     workdir.mkdir(parents=True, exist_ok=True)
     data.to_netcdf(workdir / "profile.nc", engine="scipy")
     rows = verdicts(data, hidden)

@@ -40,7 +40,7 @@ def measure(
       output_rms; backward_l2 (layer, sublayer).
     """
     model = Transformer(config, observer=Observer())
-    first = next_token(batches[0])["inputs"][:1, :8]
+    first = jnp.asarray(next_token(batches[0])["inputs"][:1, :8])
     slots = jnp.zeros((2 * config.depth + 1, 2), jnp.float32)
 
     def loss(params, slots, prepared):

@@ -154,12 +154,19 @@ def stream_growth(telemetry: xr.Dataset | None, at: When = "end") -> float:
 
 
 def power_law(depth: Float[np.ndarray, " n"], value: Float[np.ndarray, " n"]) -> float:
-    """Exponent of the least-squares power law value ~ depth^exponent; NaN below two points."""
+    """Exponent of the least-squares power law value ~ depth^exponent.
+
+    NaN below two points, and where no power law holds: a point lies off it by a factor above three
+    (exponential growth without norms).
+    """
     depth, value = np.asarray(depth, np.float64), np.asarray(value, np.float64)
     good = np.isfinite(depth) & np.isfinite(value) & (depth > 0) & (value > 0)
     if np.unique(depth[good]).size < 2:
         return math.nan
-    return float(np.polyfit(np.log(depth[good]), np.log(value[good]), 1)[0])
+    x, y = np.log(depth[good]), np.log(value[good])
+    slope, offset = np.polyfit(x, y, 1)
+    off = np.abs(y - slope * x - offset).max()
+    return float(slope) if off <= math.log(3) else math.nan
 
 
 def last_block_gradient(

@@ -261,6 +261,7 @@ def test_power_law():
     assert power_law(depth, 3 * depth**-0.5) == pytest.approx(-0.5)
     assert power_law(depth, np.array([1.0, np.nan, 0.0, 2.0])) == pytest.approx(1 / 3)
     assert np.isnan(power_law(depth[:1], depth[:1]))
+    assert np.isnan(power_law(depth, np.exp(depth))), "exponential growth is no power law"
 
 
 def test_findings_follow_the_data():

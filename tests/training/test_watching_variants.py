@@ -1,0 +1,32 @@
+"""Watching changes nothing also where steps are made of more: devices, parts, noise, half floats."""
+
+import jax
+import pytest
+from small_runs import assert_bitwise, run_steps, small
+
+from lnjax.training.parallel import JitRunner, PmapRunner
+
+CASES = {
+    "a mesh of eight": (JitRunner, 8, {"training": {"fsdp": 2}}),
+    "remat under pmap": (PmapRunner, 2, {"model": {"remat": True, "placement": "post_ln"}}),
+    "micro-batches and dropout": (
+        JitRunner,
+        1,
+        {"model": {"dropout": 0.1, "placement": "mix_ln"}, "training": {"accumulate": 2}},
+    ),
+    "float16": (JitRunner, 1, {"model": {"dtype": "float16"}, "training": {"loss_scale": 2.0**24}}),
+    "batchnorm": (JitRunner, 1, {"model": {"norm": "batchnorm"}}),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_parameters_are_bitwise_equal_with_and_without_telemetry(case):
+    kind, devices, sections = CASES[case]
+    states = []
+    for telemetry in (True, False):
+        training = {"telemetry": telemetry, "log_every": 3, "steps": 5}
+        config = small(**sections | {"training": sections.get("training", {}) | training})
+        state, metrics = run_steps(kind(config, jax.devices()[:devices]), config, 5)
+        assert ("telemetry" in metrics[0]) == telemetry
+        states.append(state)
+    assert_bitwise(*states)
