@@ -14,7 +14,7 @@ from small_models import initial
 
 from lnjax import placements
 from lnjax.models import ModelConfig
-from lnjax.placements import Init, Scale, Slot
+from lnjax.placements import Init, Scale, Slot, Sublayer
 from lnjax.placements.algebra import MATRICES, Where
 
 NAMES = placements.names()
@@ -131,6 +131,39 @@ def mutations():
 def test_every_mutation_of_a_start_is_caught(quick, name, depth, mutant):
     with pytest.raises(AssertionError):
         assert_starts(name, mutant, depth)
+
+
+def test_each_slots_own_gain_is_where_its_norm_starts(quick):
+    """Numbers that are all different, and inner norms' that depend on the block."""
+    by_block = Slot(gain=Scale(lambda w: 10 * w.sublayer + w.depth, symbol="g"))
+
+    def row(first):
+        slots = (Slot(gain=first + k) for k in range(3))
+        return Sublayer(**dict(zip(("pre", "post", "out"), slots, strict=True)), inner=by_block)
+
+    edges = {"embed": Slot(gain=7.0), "final": Slot(gain=8.0)}
+    mine = placements.Placement("mine", attention=row(1.0), mlp=row(4.0), **edges)
+    config = ModelConfig(placement=mine, norm="rmsnorm", depth=2, vocab_size=7, **SIZES)
+    with jax.disable_jit():
+        params = initial(config)["params"]
+    block = params["blocks_0"]
+    starts = {"embed": params["embed_norm"], "final": params["final_norm"]}
+    for part in ("attention", "mlp"):
+        starts |= {f"{part}-{k}": norm for k, norm in block[f"{part}_residual"].items()}
+        starts |= {f"{part}-inner": block[part]["inner_norm"]}
+    ours = {name: np.unique(norm["gain"]).tolist() for name, norm in starts.items()}
+    assert ours == {
+        "embed": [7.0],
+        "final": [8.0],
+        "attention-pre_norm": [1.0],
+        "attention-post_norm": [2.0],
+        "attention-out_norm": [3.0],
+        "attention-inner": [12.0, 32.0],
+        "mlp-pre_norm": [4.0],
+        "mlp-post_norm": [5.0],
+        "mlp-out_norm": [6.0],
+        "mlp-inner": [22.0, 42.0],
+    }
 
 
 def test_deepnorm_starts_as_post_ln_times_beta(x64):

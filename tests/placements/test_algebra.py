@@ -107,6 +107,12 @@ def test_equal_rows_are_one_segment():
     assert len(same.segments(5)) == 1
 
 
+@pytest.mark.parametrize("row", [(PRE, POST), (POST, PRE)])
+def test_a_difference_in_either_sublayer_ends_a_segment(row):
+    mine = placement(per_block=lambda block, depth: row if block == 2 else None)
+    assert mine.segments(3) == ((1, 1, (PRE, PRE)), (2, 1, row), (3, 1, (PRE, PRE)))
+
+
 @pytest.mark.parametrize("depth", [1, 2, 3, 4, 7, 8, 12, 30, 100])
 @pytest.mark.parametrize("fraction", [0.0, 0.1, 0.25, 0.3, 0.5, 0.7, 1.0])
 def test_mix_ln_has_floor_of_fraction_times_depth_post_ln_blocks(fraction, depth):
