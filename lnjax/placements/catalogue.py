@@ -5,7 +5,7 @@ your own file and pass the object (or "path/to/file.py:name") where a name is ex
 """
 
 import difflib
-import importlib.util
+import types
 from pathlib import Path
 
 from lnjax.placements.algebra import Init, N, Placement, Scale, Sublayer
@@ -186,7 +186,7 @@ def get(placement: str | Placement) -> Placement:
     )
 
 
-_FILES: dict[tuple[str, float], object] = {}
+_FILES: dict[tuple[str, bytes], types.ModuleType] = {}
 
 
 def _from_file(reference: str) -> Placement:
@@ -194,12 +194,14 @@ def _from_file(reference: str) -> Placement:
     file = Path(path).resolve()
     if not file.is_file():
         raise ValueError(f"placement {reference!r}: there is no file {path}")
-    key = (str(file), file.stat().st_mtime)
+    source = file.read_bytes()
+    key = (str(file), source)
     if key not in _FILES:
-        # One module object per file version, so that the same placement compares equal to itself.
-        spec = importlib.util.spec_from_file_location(f"lnjax_user_{file.stem}", file)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        # One module object per content, so that the same placement compares equal to itself. Not by
+        # the time of change, which bytecode caches go by too: two edits in a second look like one.
+        module = types.ModuleType(f"lnjax_user_{file.stem}")
+        module.__file__ = str(file)
+        exec(compile(source, str(file), "exec"), vars(module))
         _FILES[key] = module
     found = getattr(_FILES[key], variable, None)
     if not isinstance(found, Placement):

@@ -28,7 +28,7 @@ class Member:
     @property
     def program(self) -> Config:
         """Equal for members that share their compiled programs."""
-        return self.config.with_(optimizer={"learning_rate": 1.0}, training={"seed": 0})
+        return self.config.program
 
 
 def merged(*overrides: Mapping[str, Mapping[str, Any]]) -> Overrides:

@@ -201,6 +201,16 @@ class Config:
         content = {"config": self.to_dict(), "equations": self.model.placed.equations()}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
+    @property
+    def program(self) -> "Config":
+        """Equal for runs that share their compiled programs: no seed, no learning rate, and the
+        placement as an object, because the file that a reference names may change."""
+        return self.with_(
+            model={"placement": self.model.placed},
+            optimizer={"learning_rate": 1.0},
+            training={"seed": 0},
+        )
+
     def with_(self, **sections: Mapping[str, Any]) -> "Config":
         """A copy with some fields of some sections replaced: with_(training={"seed": 1})."""
         return dataclasses.replace(

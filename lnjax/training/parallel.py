@@ -199,5 +199,4 @@ def _cached(config: Config, kind: Callable[..., Runner]) -> Runner:
 def runner(config: Config) -> Runner:
     """The runner of a configuration. Runs that differ only in seed or learning rate share one,
     and with it the compiled programs."""
-    shared = config.with_(optimizer={"learning_rate": 1.0}, training={"seed": 0})
-    return _cached(shared, JitRunner if config.training.parallel == "jit" else PmapRunner)
+    return _cached(config.program, JitRunner if config.training.parallel == "jit" else PmapRunner)
