@@ -12,6 +12,7 @@ from lnjax import norms, placements
 from lnjax.data import DataConfig
 from lnjax.data.config import Fields
 from lnjax.models import ModelConfig
+from lnjax.placements.content import content
 
 SCHEDULES = ("constant", "cosine", "linear", "inverse_sqrt")
 OPTIMIZERS = ("adamw", "adam", "sgd")
@@ -196,10 +197,14 @@ class Config:
             model["norm"] = known.get(model["norm"]) or repr(model["norm"])
         return values
 
+    def placement_content(self) -> dict[str, dict[str, Any]]:
+        """All that the placement computes at the model's depth with its norm function."""
+        return content(self.model.placed, self.model.depth, self.model.norm)
+
     def fingerprint(self) -> str:
-        """Hash of the configuration and of the placement's equations."""
-        content = {"config": self.to_dict(), "equations": self.model.placed.equations()}
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+        """Hash of the configuration and of all that its placement computes."""
+        everything = {"config": self.to_dict(), "placement": self.placement_content()}
+        return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
     def program(self) -> "Config":
