@@ -1,8 +1,9 @@
 """Prints a placement's equations, as text or LaTeX, from the very rows that the model runs."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from lnjax import norms
 from lnjax.placements.algebra import InnerNorm, Placement, Row, Scale, Slot, Sublayer, Where
 
 
@@ -71,25 +72,45 @@ def _symbol(scale: Scale, default: str, notation: Notation) -> str:
     return symbol if notation.latex else _plain(symbol)
 
 
-def _norm(slot: Slot | InnerNorm, notation: Notation) -> str:
+def _norm_name(norm: str | norms.Norm, notation: Notation) -> str:
+    """The known name, with what differs from it: rmsnorm[eps=0.01], rmsnorm[bias=True, eps=...]."""
+    if isinstance(norm, norms.Norm):
+        known = {replace(like, eps=norm.eps): name for name, like in norms.NORMS.items()}
+        name = known.get(norm)
+        details = []
+        if name is None:
+            name = f"{norm.kind}norm"
+            for flag in ("gain", "bias", "plus_one"):
+                if getattr(norm, flag) != getattr(norms.NORMS[name], flag):
+                    details.append(f"{flag}={getattr(norm, flag)}")
+        if norm.eps != norms.NORMS[name].eps:
+            details.append(f"eps={norm.eps:g}")
+        norm = f"{name}[{', '.join(details)}]" if details else name
+    return norm.replace("_", r"\_") if notation.latex else norm
+
+
+def _norm(slot: Slot, notation: Notation) -> str:
     if slot.norm is None:
         return notation.norm
-    name = slot.norm if isinstance(slot.norm, str) else f"{slot.norm.kind}norm"
-    return notation.named_norm.format(name.replace("_", r"\_") if notation.latex else name)
+    return notation.named_norm.format(_norm_name(slot.norm, notation))
 
 
-def _superscripts(row: Sublayer) -> list[str]:
+def _superscripts(row: Sublayer, notation: Notation) -> list[str]:
     """What happens inside F, as labels."""
+
+    def label(name: str, norm: InnerNorm | Slot) -> str:
+        scope = " per head" if isinstance(norm, InnerNorm) and norm.scope == "head" else ""
+        function = "" if norm.norm is None else f" ({_norm_name(norm.norm, notation)})"
+        return name + scope + function
+
     labels = []
     if row.qk is not None:
         order = ", after RoPE" if row.qk.order == "after_rope" else ""
-        labels.append(
-            f"qk-norm per {row.qk.scope}{order}" if row.qk.scope == "head" else f"qk-norm{order}"
-        )
+        labels.append(label("qk-norm", row.qk) + order)
     if row.v is not None:
-        labels.append("v-norm")
+        labels.append(label("v-norm", row.v))
     if row.inner is not None:
-        labels.append("sub-LN")
+        labels.append(label("sub-LN", row.inner))
     return labels
 
 
@@ -100,7 +121,7 @@ def sublayer(row: Sublayer, body: str, notation: Notation) -> str:
     argument = normed
     if not row.input_scale.is_one:
         argument = notation.times.format(_symbol(row.input_scale, "c", notation), normed)
-    labels = ", ".join(_superscripts(row))
+    labels = ", ".join(_superscripts(row, notation))
     if labels:
         body = f"{body}^{{\\text{{{labels}}}}}" if notation.latex else f"{body}[{labels}]"
     branch = apply.format(body, argument)
@@ -174,6 +195,10 @@ def _definitions(placement: Placement, depth: int, notation: Notation) -> list[s
 
 
 def _slots_with_gain(placement: Placement, depth: int):
+    for name in ("embed", "final"):
+        slot = getattr(placement, name)
+        if slot is not None and not slot.gain.is_one:
+            yield name, slot
     for row in placement.rows(depth):
         for part in row:
             for name in ("pre", "post", "out", "inner"):

@@ -159,7 +159,7 @@ NORM = Sublayer(pre=N)
         (Sublayer(qk=InnerNorm()), "x ← x + A[qk-norm per head](x)", []),
         (
             Sublayer(qk=InnerNorm(scope="full", order="after_rope"), v=InnerNorm(), inner=N),
-            "x ← x + A[qk-norm, after RoPE, v-norm, sub-LN](x)",
+            "x ← x + A[qk-norm, after RoPE, v-norm per head, sub-LN](x)",
             [],
         ),
         (
@@ -167,6 +167,17 @@ NORM = Sublayer(pre=N)
             "x ← x + A[qk-norm per head, after RoPE](x)",
             [],
         ),
+        (
+            Sublayer(qk=InnerNorm("rmsnorm", order="after_rope"), inner=Slot("scalenorm")),
+            "x ← x + A[qk-norm per head (rmsnorm), after RoPE, sub-LN (scalenorm)](x)",
+            [],
+        ),
+        (
+            Sublayer(v=InnerNorm(Norm("rms", 0.25, bias=True, plus_one=True), scope="full")),
+            "x ← x + A[v-norm (rmsnorm[bias=True, plus_one=True, eps=0.25])](x)",
+            [],
+        ),
+        (Sublayer(pre=Slot(Norm("layer", 0.01))), "x ← x + A(layernorm_no_bias[eps=0.01](x))", []),
     ],
 )
 def test_every_part_of_a_row_is_printed(row, printed, definitions):
@@ -190,9 +201,22 @@ CHANGES = [
     {"qk": InnerNorm()},
     {"qk": InnerNorm(scope="full")},
     {"qk": InnerNorm(order="after_rope")},
+    {"qk": InnerNorm("rmsnorm")},
+    {"qk": InnerNorm("layernorm")},
+    {"qk": InnerNorm(Norm("rms", 1e-2))},
     {"v": InnerNorm()},
+    {"v": InnerNorm(scope="full")},
+    {"v": InnerNorm("rmsnorm")},
+    {"v": InnerNorm("rmsnorm", scope="full")},
+    {"inner": Slot("rmsnorm")},
+    {"inner": Slot("scalenorm")},
+    {"inner": Slot(Norm("scale", 1e-2))},
     {"post": Slot(gain=0.5)},
     {"pre": Slot("rmsnorm")},
+    {"pre": Slot(Norm("rms", 1e-2))},
+    {"pre": Slot(Norm("rms", 1e-6, bias=True))},
+    {"pre": Slot(Norm("rms", 1e-6, gain=False, bias=True))},
+    {"pre": Slot(Norm("layer", 1e-5, gain=False, bias=True))},
     {"branch": Scale(1.0, learned="scalar")},
 ]
 
@@ -204,3 +228,23 @@ def test_no_two_rows_are_printed_alike():
             str(render(Placement(name="p", attention=row, mlp=Sublayer(), final=N))) for row in rows
         }
         assert len(printed) == len(rows)
+
+
+def test_norms_around_the_stack_are_printed():
+    around = {"embed": Slot("rmsnorm", gain=0.1), "final": Slot(Norm("rms", 1e-2), gain=2.0)}
+    mine = Placement(name="mine", attention=NORM, mlp=NORM, **around)
+    assert mine.equations() == [
+        "x ← rmsnorm(E[tokens])",
+        *PRE,
+        "logits = Head(rmsnorm[eps=0.01](x))",
+        "initial gain of the embed norm = 0.1",
+        "initial gain of the final norm = 2",
+    ]
+    assert r"\text{initial gain of the embed norm} = 0.1" in mine.latex()
+
+
+def test_latex_of_named_norms():
+    row = Sublayer(pre=Slot("rmsnorm_no_affine"), v=InnerNorm("layernorm_no_bias"))
+    latex = Placement(name="mine", attention=row, mlp=NORM, final=N).latex()
+    assert r"\mathrm{rmsnorm\_no\_affine}\left(x\right)" in latex
+    assert r"\mathrm{A}^{\text{v-norm per head (layernorm\_no\_bias)}}" in latex
