@@ -3,11 +3,17 @@ kept on disk, compared with theory."""
 
 import json
 import math
+import os
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
 from experiments import command_line
+
+
+def on_cpu() -> None:
+    """Keep a worker off accelerators, which one process takes for itself; before it imports jax."""
+    os.environ["JAX_PLATFORMS"] = "cpu"
 
 
 def one(task: tuple[str, int, int, int]) -> list[tuple[str, int, dict]]:
@@ -61,7 +67,9 @@ def compute(names: list[str], depths: list[int], width: int, seeds: int, report=
     ]
     lemmas = [(name, 20) for name in ("post_ln", "pre_ln")]
     found = []
-    with ProcessPoolExecutor(command_line.usable_cores(), mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(
+        command_line.usable_cores(), mp_context=get_context("spawn"), initializer=on_cpu
+    ) as pool:
         hidden = [pool.submit(lemma, task) for task in lemmas]
         for count, part in enumerate(pool.map(one, tasks), start=1):
             found += part

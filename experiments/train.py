@@ -15,14 +15,23 @@ wrong, 130 or 143 when it was interrupted by a signal; the same command then con
 import sys
 
 from absl import flags
+from ml_collections import ConfigDict
 
 from experiments import command_line, environment
 
 _CONFIG = command_line.config_flag("experiments/configs/base.py")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.", required=True)
 _DISTRIBUTED = flags.DEFINE_bool(
-    "distributed", False, "Start jax.distributed: one process per host, the same command on each."
+    "distributed",
+    False,
+    "Start jax.distributed: one process per host, the same command on each. SLURM, MPI and cloud "
+    "TPUs tell the processes of each other; elsewhere give the three flags that follow.",
 )
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "host:port of the first process, with --distributed."
+)
+_PROCESSES = flags.DEFINE_integer("processes", None, "How many there are, with --coordinator.")
+_PROCESS = flags.DEFINE_integer("process", None, "Which this one is, from 0, with --coordinator.")
 
 
 def main(arguments: list[str]) -> None:
@@ -33,15 +42,21 @@ def main(arguments: list[str]) -> None:
     import jax
 
     if _DISTRIBUTED.value:
-        jax.distributed.initialize()
+        _join(jax.distributed)
+    from lnjax.data import open_dataset
     from lnjax.training.config import Config
-    from lnjax.training.loop import train
+    from lnjax.training.loop import resolve, train
 
     with command_line.told_in_a_sentence():
         config = Config.from_dict(_CONFIG.value.to_dict())
+    try:
+        dataset = open_dataset(config.data)
+        config = resolve(config, dataset)
+    except (ImportError, OSError, TypeError, ValueError) as error:
+        command_line.stop(error)
     main_process = jax.process_index() == 0
     if main_process:
-        print(_CONFIG.value)
+        print(ConfigDict(config.to_dict()))
         print("\n".join(["", config.model.placed.title, *config.model.placed.equations()]), "\n")
     progress = command_line.Progress(config.training.steps, config.model.placed.name)
 
@@ -56,7 +71,8 @@ def main(arguments: list[str]) -> None:
         progress.update(metrics["step"], text)
 
     try:
-        result = train(config, _WORKDIR.value, report=report if main_process else lambda _: None)
+        shown = report if main_process else lambda _: None
+        result = train(config, _WORKDIR.value, report=shown, dataset=dataset)
     except ValueError as error:
         progress.close()
         command_line.stop(error)
@@ -66,6 +82,17 @@ def main(arguments: list[str]) -> None:
     _conclude(result)
     if result["status"] == "interrupted":
         sys.exit({"SIGINT": 130, "SIGTERM": 143}.get(result["reason"], 1))
+
+
+def _join(distributed) -> None:
+    """Meet the other processes of a multi-host run."""
+    given = (_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+    if any(value is None for value in given) and any(value is not None for value in given):
+        command_line.stop("--coordinator, --processes and --process go together")
+    try:
+        distributed.initialize(*given)
+    except (RuntimeError, ValueError) as error:
+        command_line.stop(f"--distributed: {error}")
 
 
 def _conclude(result) -> None:

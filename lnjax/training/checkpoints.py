@@ -111,8 +111,20 @@ def saved_steps(directory: Path) -> list[int]:
 
 def _reader(tree: str, json: str) -> ocp.Checkpointer:
     """What reads checkpoints of these two items without the state's classes or devices."""
-    handlers = {tree: ocp.PyTreeCheckpointHandler(), json: ocp.JsonCheckpointHandler()}
-    return ocp.Checkpointer(ocp.CompositeCheckpointHandler(**handlers))
+    # Reading is a matter of this process alone, also where others train with it.
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=jax.process_index(),
+        active_processes={jax.process_index()},
+        barrier_sync_key_prefix=f"read_by_{jax.process_index()}",
+    )
+    handlers = {
+        tree: ocp.PyTreeCheckpointHandler(multiprocessing_options=alone),
+        json: ocp.JsonCheckpointHandler(multiprocessing_options=alone),
+    }
+    composite = ocp.CompositeCheckpointHandler(
+        composite_options=ocp.CompositeOptions(multiprocessing_options=alone), **handlers
+    )
+    return ocp.Checkpointer(composite, multiprocessing_options=alone)
 
 
 def _read(reader: ocp.Checkpointer, path: Path, tree: str, json: str) -> tuple[Any, Any]:
