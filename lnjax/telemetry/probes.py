@@ -37,11 +37,9 @@ def _probe_forward(x, slot, record):
 
 
 def _probe_backward(record, g):
-    def measure(g):
-        wide = g.astype(jnp.float32)
-        return jnp.stack([jnp.sum(wide * wide), jnp.max(jnp.abs(wide))])
-
-    return g, when(record, measure, g), None
+    wide = g.astype(jnp.float32)
+    statistics = jnp.stack([jnp.sum(wide * wide), jnp.max(jnp.abs(wide))])
+    return g, _kept(record, statistics), None
 
 
 probe.defvjp(_probe_forward, _probe_backward)
@@ -58,6 +56,16 @@ def when(record: Array | None, measure, *operands) -> Any:
         lambda *_: jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes),
         *operands,
     )
+
+
+def _kept(record: Array | None, statistics: Any) -> Any:
+    """The statistics, or zeros where `record` is false; they are computed all the same.
+
+    A condition inside the passes changes how XLA fuses, and so rounds, what is around it.
+    """
+    if record is None:
+        return statistics
+    return jax.tree.map(lambda x: jnp.where(record, x, jnp.zeros_like(x)), statistics)
 
 
 def moments(x: Float[Array, "..."]) -> Float[Array, "3"]:
@@ -92,12 +100,9 @@ class Observer:
           record: whether this step is recorded; None is always.
         """
 
-        def run(values, x, y):
-            measured = {"moments": jnp.stack([moments(value) for value in values])}
-            if y is not None:
-                measured["cosine"] = cosine(x, y)
-            return measured
-
         # The statistics are an end of the computation: no gradient flows through them.
         values, x, y = lax.stop_gradient((tuple(sites.values()), sites.get("stream"), y))
-        return when(record, run, values, x, y)
+        measured = {"moments": jnp.stack([moments(value) for value in values])}
+        if y is not None:
+            measured["cosine"] = cosine(x, y)
+        return _kept(record, measured)

@@ -37,7 +37,8 @@ def test_it_is_the_mean_over_the_held_out_tokens_of_the_model_as_it_is_used(mode
     config = small(model=model, training={"steps": 4, "telemetry": False})
     result = train(config, tmp_path / "run")
     state = lnjax.open(tmp_path / "run").state()
-    variables = {"params": state["params"], **(state["model_state"] or {})}
+    saved = {"params": state["params"], **(state["model_state"] or {})}
+    variables = jax.tree.map(jnp.asarray, saved)
 
     @jax.jit
     def sums(batch):
@@ -46,11 +47,10 @@ def test_it_is_the_mean_over_the_held_out_tokens_of_the_model_as_it_is_used(mode
         losses = -jnp.sum(chosen * jax.nn.log_softmax(logits), -1)
         return jnp.sum(losses * batch["weights"]), jnp.sum(batch["weights"])
 
-    total, weight = np.sum([jax.device_get(sums(b)) for b in held_out(config)], axis=0)
+    batches = held_out(config)
+    total, weight = np.sum([jax.device_get(sums(batch)) for batch in batches], axis=0)
     np.testing.assert_allclose(result["evaluation_loss"], total / weight, rtol=1e-5)
-    assert weight == (
-        128 if config.model.causal else sum(b["weights"].sum() for b in held_out(config))
-    )
+    assert weight == sum(batch["weights"].sum() for batch in batches) > 16
 
 
 def test_it_is_taken_every_n_steps_and_at_the_end_and_changes_nothing(tmp_path):

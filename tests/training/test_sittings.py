@@ -51,10 +51,9 @@ class Crash(Exception):
     """What ends a sitting without warning."""
 
 
-@pytest.mark.parametrize("stops", [(1, 5), (4, 7)])
-def test_sittings_that_end_between_logged_steps(whole, tmp_path, stops):
+def test_sittings_that_end_between_logged_steps(whole, tmp_path):
     config, path = whole
-    for stop in stops:
+    for stop in (1, 4, 5, 7):
         assert train(config, tmp_path / "run", stop_at=stop)["status"] == "interrupted"
     train(config, tmp_path / "run")
     assert_same_run(tmp_path / "run", path)

@@ -4,7 +4,7 @@ from functools import cache
 
 import jax
 import pytest
-from small_runs import assert_bitwise, assert_close, run_steps, small
+from small_runs import assert_bitwise, run_steps, small
 
 from lnjax.training.parallel import JitRunner, PmapRunner
 
@@ -13,7 +13,7 @@ CASES = [
     ("scan", "jit", 1),
     ("scan", "jit", 3),
     ("remat", "jit", 3),
-    ("unrolled", "jit", 1),
+    ("unrolled", "jit", 3),
     ("scan", "pmap", 3),
 ]
 
@@ -22,7 +22,6 @@ CASES = [
 def trained(form: str, parallel: str, log_every: int, telemetry: bool):
     """State after five steps, and the metrics."""
     config = small(
-        optimizer={"eps": 1e-4},  # or Adam amplifies the rounding of gradients that are zero
         model=FORMS[form],
         training={"telemetry": telemetry, "log_every": log_every, "steps": 5},
     )
@@ -44,14 +43,6 @@ def test_parameters_are_bitwise_equal_with_and_without_telemetry(form, parallel,
         assert bool(telemetry["backward"]["l2"].all()) == recorded
         assert bool(telemetry["parameters"]["weight"]["l2"].any()) == recorded
         assert bool(telemetry["forward"]["output"]["moments"].any()) == recorded
-
-
-def test_unrolled_layers_watched_now_and_then_agree_to_rounding():
-    """Here XLA fuses the backward pass differently around the conditions: not the same bits."""
-    watched, metrics = trained("unrolled", "jit", 3, True)
-    alone, bare = trained("unrolled", "jit", 1, False)
-    assert_close([m["loss"] for m in metrics], [m["loss"] for m in bare], rtol=1e-5)
-    assert_close(watched.params, alone.params, rtol=1e-4, atol=1e-5)
 
 
 def test_the_last_step_of_a_run_is_recorded():

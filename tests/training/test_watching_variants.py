@@ -1,4 +1,4 @@
-"""Watching changes nothing also where steps are made of more: devices, parts, noise, half floats."""
+"""Watching changes nothing, also on many devices, with noise, in parts and in half precision."""
 
 import jax
 import pytest
@@ -7,15 +7,18 @@ from small_runs import assert_bitwise, run_steps, small
 from lnjax.training.parallel import JitRunner, PmapRunner
 
 CASES = {
-    "a mesh of eight": (JitRunner, 8, {"training": {"fsdp": 2}}),
-    "remat under pmap": (PmapRunner, 2, {"model": {"remat": True, "placement": "post_ln"}}),
+    "a mesh of eight": (JitRunner, 8, {"model": {"placement": "post_ln"}, "training": {"fsdp": 2}}),
+    "pmap and remat": (
+        PmapRunner,
+        2,
+        {"model": {"placement": "deepnorm", "norm": "layernorm", "remat": True}},
+    ),
     "micro-batches and dropout": (
         JitRunner,
         1,
         {"model": {"dropout": 0.1, "placement": "mix_ln"}, "training": {"accumulate": 2}},
     ),
     "float16": (JitRunner, 1, {"model": {"dtype": "float16"}, "training": {"loss_scale": 2.0**24}}),
-    "batchnorm": (JitRunner, 1, {"model": {"norm": "batchnorm"}}),
 }
 
 
