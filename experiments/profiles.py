@@ -91,13 +91,13 @@ def verdicts(data, hidden: list[dict]) -> list[dict]:
         slope = power_law(*last_block_gradient(data, name))
         row = {
             "quantity": f"{name}: last MLP-out gradient ~ L^p",
-            "measured": f"{slope:+.2f}" if math.isfinite(slope) else "no power law",
+            "measured": f"{slope:+z.2f}" if math.isfinite(slope) else "no power law",
             "theory": "",
             "verdict": "",
         }
         if name in expected:
             close = abs(slope - expected[name]) <= 0.1
-            row["theory"] = f"{expected[name]:+.2f} ± 0.10"
+            row["theory"] = f"{expected[name]:+z.2f} ± 0.10"
             row["verdict"] = "reproduced" if close else "not reproduced"
         rows.append(row)
     by_name = {each["name"]: each for each in hidden}

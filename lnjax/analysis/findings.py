@@ -205,7 +205,7 @@ def _slopes(profile: xr.Dataset) -> list[str]:
         depths, norms = last_block_gradient(profile, name)
         slope = power_law(depths, norms)
         if math.isfinite(slope):
-            parts.append(f"{name} {slope:+.2f}".replace("-", "−"))
+            parts.append(f"{name} {slope:+z.2f}".replace("-", "−"))
             span = f"{depths[0]:g} to {depths[-1]:g}"
     if not parts:
         return []

@@ -37,7 +37,7 @@ def last_gradient_plot(profile: xr.Dataset, styles: Mapping[str, LineStyle]) -> 
         [
             entry(
                 styles[name],
-                f"{name}, slope {slope:+.2f}".replace("-", "−") if math.isfinite(slope) else name,
+                f"{name}, slope {slope:+z.2f}".replace("-", "−") if math.isfinite(slope) else name,
                 marker=styles[name].marker,
                 ms=5,
             )
