@@ -59,7 +59,7 @@ def run_local(
 
     Raises:
       ValueError: two members share a directory; a finished one was trained with another
-        configuration; or a placement cannot be sent to another process.
+        configuration or placement; or a placement cannot be sent to another process.
       WorkerError: runs failed; the message has the first error. All others were carried on with.
       KeyboardInterrupt: asked to stop; the runs under way were saved.
     """
@@ -143,7 +143,8 @@ def _check_distinct(members: Sequence[Member]) -> None:
 def _packed(member: Member) -> str:
     """The configuration as text for another process, with the catalogue's placements by name."""
     config, placed = member.config, member.config.model.placed
-    if placed.name in placements.names() and placements.get(placed.name) == placed:
+    given = not isinstance(config.model.placement, str)
+    if given and placed.name in placements.names() and placements.get(placed.name) == placed:
         config = config.with_(model={"placement": placed.name})
     try:
         return base64.b64encode(pickle.dumps(config)).decode()

@@ -71,26 +71,41 @@ def check_resume(workdir: Path, config: Config, data: Mapping[str, Any]) -> None
     if saved is None:
         return
     lines = _changes(saved, config)
-    if not lines and saved["hash"] != config.fingerprint():
-        lines = [f"placement equations: {saved['equations']} -> {config.model.placed.equations()}"]
     old, new = saved["data"], json.loads(json.dumps(dict(data)))
     lines += [f"data.{k}: {old.get(k)!r} -> {new[k]!r}" for k in new if old.get(k) != new[k]]
     _refuse(workdir, lines)
 
 
 def check_config(workdir: Path, config: Config) -> None:
-    """Like `check_resume`, without opening the data (and so without what the data decides)."""
+    """Like `check_resume`, without opening the data (and so without what the data decides).
+
+    Raises:
+      ValueError: the configuration or the placement differs.
+    """
     saved = read_config(workdir)
     if saved is not None:
         _refuse(workdir, _changes(saved, config))
 
 
 def _changes(saved: Mapping[str, Any], config: Config) -> list[str]:
-    new = json.loads(json.dumps(config.to_dict()))
-    for name in ("vocab_size", "max_length"):
-        # 0 stands for what the data has, which the saved configuration says.
-        new["model"][name] = new["model"][name] or saved["config"]["model"][name]
-    return difference(saved["config"], new)
+    # 0 stands for what the data has, which the saved configuration says.
+    sizes = {n: getattr(config.model, n) for n in ("vocab_size", "max_length")}
+    config = config.with_(model={n: v or saved["config"]["model"][n] for n, v in sizes.items()})
+    lines = difference(saved["config"], json.loads(json.dumps(config.to_dict())))
+    return lines or _placement_changes(saved, config)
+
+
+def _placement_changes(saved: Mapping[str, Any], config: Config) -> list[str]:
+    """What a placement of the same name computes otherwise: equations, or the fields of those that
+    are printed alike."""
+    changes = difference(saved.get("placement", {}), config.placement_content())
+    old, new = saved["equations"], config.model.placed.equations(config.model.depth)
+    if not changes or old == new:
+        return changes
+    return [
+        "\n    ".join([f"placement equations {when}:", *lines])
+        for when, lines in (("before", old), ("now", new))
+    ]
 
 
 def _refuse(workdir: Path, lines: list[str]) -> None:
@@ -109,6 +124,7 @@ def write_config(workdir: Path, config: Config, data: Mapping[str, Any]) -> None
         "config": config.to_dict(),
         "hash": config.fingerprint(),
         "equations": config.model.placed.equations(config.model.depth),
+        "placement": config.placement_content(),
         "data": dict(data),
         "versions": versions(),
         "commit": commit(),
