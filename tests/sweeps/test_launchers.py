@@ -151,7 +151,7 @@ def test_a_failure_names_its_member_and_the_others_finish(tmp_path):
 
 
 def test_what_was_stopped_goes_on(tmp_path, monkeypatch):
-    """Ctrl-C in the process that runs the grid, SIGKILL and SIGTERM for a worker; then the rest."""
+    """Ctrl-C in the process that runs the grid, SIGKILL for its worker; then the rest."""
     grid = [
         member(tmp_path / "long", training=LONG),
         member(tmp_path / "short", optimizer=DIVERGING),
@@ -170,13 +170,8 @@ def test_what_was_stopped_goes_on(tmp_path, monkeypatch):
     with pytest.raises(WorkerError, match=r"1 of 2 runs failed.*long: its worker died \(-9\)"):
         launch(grid, killed)
     assert killed.names("long")[-1] == "failed"
+    assert killed.by_member["long"][1]["step"] == first["step"] + 1  # it went on
     assert lnjax.open(short).result["status"] == "diverged"  # another worker took its place
-
-    ended = Events(step=lambda: worker_processes()[0].terminate())
-    second = launch(grid, ended)[long]
-    assert (second["status"], second["reason"]) == ("interrupted", "SIGTERM")
-    assert first["step"] < second["step"] < LONG["steps"]
-    assert ended.names("short") == ["done"]
 
     assert launch(grid)[long]["status"] == "finished"
     alone(grid[0].config, tmp_path / "alone", monkeypatch)
