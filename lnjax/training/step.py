@@ -116,7 +116,8 @@ def make_train_step(
         parts = training.accumulate
         if parts == 1:
             return differentiate(state.params, slots, state.model_state, batch, key, record, scale)
-        micro = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), batch)
+        # Every part takes rows of every device; a scan over the split axis would gather them all.
+        micro = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), batch)
 
         def one(carry, part):
             model_state, index, so_far = carry
