@@ -26,18 +26,19 @@ def attend(
     value: Float[Array, "batch heads time head_width"],
     *,
     causal: bool,
-    bias: Float[Array, "heads time time"] | None = None,
+    slopes: Float[Array, " heads"] | None = None,
     key_mask: Bool[Array, "batch time"] | None = None,
     chunks: int | None = None,
     dropout=None,
 ) -> Float[Array, "batch heads time head_width"]:
-    """softmax(q k^T / sqrt(head_width) + bias) v, scores and softmax in at least float32.
+    """softmax(q k^T / sqrt(head_width) + ALiBi) v, scores and softmax in at least float32.
 
     Causal attention goes over the queries in `chunks` pieces, each with the keys up to its end, so
     that three eighths of the products (at 4 chunks) are never made. The division by the softmax's
     sum comes after the product with v, on an array `time / head_width` times smaller.
 
     Args:
+      slopes: ALiBi's, in at least float32 (a half precision rounds distances above 256 or 2048).
       chunks: None is up to 4 pieces of at least 64 queries: below that a piece saves less than
         its own operations cost, and each adds to the compile time.
       dropout: applied to the attention weights, or None.
@@ -59,8 +60,8 @@ def attend(
             key[:, :, :seen],
             preferred_element_type=wide,
         )
-        if bias is not None:
-            scores = scores + bias[None, :, start:end, :seen].astype(wide)
+        if slopes is not None:
+            scores = scores + positions.alibi_bias(slopes, start, end, seen)[None].astype(wide)
         if causal:
             visible = jnp.arange(seen)[None, :] <= jnp.arange(start, end)[:, None]
             scores = jnp.where(visible[None, None], scores, MASKED)
@@ -80,13 +81,16 @@ def attend(
     return pieces[0] if chunks == 1 else jnp.concatenate(pieces, axis=2)
 
 
-def _library_attention(query, key, value, *, form, causal, bias, key_mask):
+def _library_attention(query, key, value, *, form, causal, slopes, key_mask):
     """jax.nn's attention ("xla", or "cudnn": the fused kernel of NVIDIA GPUs)."""
     swap = [jnp.swapaxes(t, 1, 2) for t in (query, key, value)]
     mask = None if key_mask is None else key_mask[:, None, None, :]
+    bias, time = None, query.shape[2]
+    if slopes is not None:
+        bias = positions.alibi_bias(slopes, 0, time, time)[None]  # added to float32 scores
     out = jax.nn.dot_product_attention(
         *swap,
-        bias=None if bias is None else bias[None].astype(query.dtype),
+        bias=bias,
         mask=mask,
         is_causal=causal,
         implementation=form,
@@ -127,10 +131,10 @@ class Attention(nn.Module):
         value = self._heads("v", linear("value", narrow)(x), config.kv, row.v, rope=False)
         if config.kv != config.heads:
             key, value = (jnp.repeat(t, config.heads // config.kv, axis=1) for t in (key, value))
-        bias = None
+        slopes = None
         if config.positions == "alibi":
             dtype = jnp.promote_types(x.dtype, jnp.float32)
-            bias = jnp.asarray(positions.alibi_bias(config.heads, x.shape[1]), dtype)
+            slopes = jnp.asarray(positions.alibi_slopes(config.heads), dtype)
         if config.attention_form == "chunked":
             dropout = None
             if config.dropout and self.train:
@@ -140,7 +144,7 @@ class Attention(nn.Module):
                 key,
                 value,
                 causal=config.causal,
-                bias=bias,
+                slopes=slopes,
                 key_mask=key_mask,
                 dropout=dropout,
             )
@@ -151,7 +155,7 @@ class Attention(nn.Module):
                 value,
                 form=config.attention_form,
                 causal=config.causal,
-                bias=bias,
+                slopes=slopes,
                 key_mask=key_mask,
             )
         mixed = jnp.swapaxes(mixed, 1, 2).reshape(*x.shape[:2], wide)

@@ -43,7 +43,7 @@ class ModelConfig:
       remat: recompute each block in the backward pass (memory O(depth * batch * time * width)).
       unroll: blocks per iteration of the layer scan; 0 unrolls all (longer compile, faster steps).
       attention_form: "chunked" (this package's, fastest on CPU), "xla" or "cudnn" (jax.nn's;
-        cudnn is the fused kernel of NVIDIA GPUs, for bfloat16 and float16).
+        cudnn is the fused kernel of NVIDIA GPUs, for bfloat16 and float16, without ALiBi).
     """
 
     placement: str | placements.Placement = "pre_ln"
@@ -107,6 +107,11 @@ class ModelConfig:
             raise ValueError(
                 f"attention_form={self.attention_form!r} has no dropout of attention weights: "
                 "set model.attention_form='chunked' or model.dropout=0"
+            )
+        if self.attention_form == "cudnn" and self.positions == "alibi":
+            raise ValueError(
+                f"attention_form='cudnn' takes ALiBi only in {self.dtype}, which rounds long "
+                "distances: set model.attention_form='xla' or 'chunked'"
             )
         for name, known in (
             ("positions", POSITIONS),

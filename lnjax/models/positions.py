@@ -41,8 +41,13 @@ def alibi_slopes(heads: int) -> np.ndarray:
     return np.asarray(power_of_two(below) + extra)
 
 
-def alibi_bias(heads: int, time: int) -> np.ndarray:
-    """-slope * |query - key|, shape (heads, time, time), float64."""
-    position = np.arange(time)
-    distance = np.abs(position[:, None] - position[None, :])
-    return -alibi_slopes(heads)[:, None, None] * distance[None]
+def alibi_bias(
+    slopes: Float[Array, " heads"], start: int, end: int, keys: int
+) -> Float[Array, "heads queries keys"]:
+    """-slope * |query - key| of the queries start..end-1, in the slopes' dtype.
+
+    Made from counters where it is added, which the compiler fuses: as a constant, every program
+    would hold heads * time^2 numbers.
+    """
+    distance = jnp.abs(jnp.arange(start, end)[:, None] - jnp.arange(keys)[None, :])
+    return -slopes[:, None, None] * distance[None].astype(slopes.dtype)

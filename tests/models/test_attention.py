@@ -11,9 +11,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 from small_models import assert_same, map_rows, oracle, random_params, run, small, tokens
 
 from lnjax import placements
-from lnjax.models.attention import attend
-from lnjax.models.positions import alibi_bias
-from lnjax.placements import N
+from lnjax.models import ModelConfig, Transformer
+from lnjax.models.attention import Attention, attend
+from lnjax.models.positions import alibi_bias, alibi_slopes
+from lnjax.placements import N, Sublayer
 
 BATCH, HEADS, TIME, WIDTH = 2, 4, 24, 6
 
@@ -54,7 +55,7 @@ MASK = np.arange(TIME)[None, :] < np.array([TIME, 9])[:, None]
 def test_pieces_are_the_whole_and_the_oracles(x64, causal, kv_heads, alibi, mask):
     q, k, v = projections(kv_heads)
     options = {"causal": causal, "key_mask": None if mask is None else jnp.asarray(mask)}
-    options["bias"] = jnp.asarray(alibi_bias(HEADS, TIME)) if alibi else None
+    options["slopes"] = jnp.asarray(alibi_slopes(HEADS)) if alibi else None
     expected = theirs(q, k, v, causal=causal, alibi=alibi, mask=mask)
     whole = ours(q, k, v, chunks=1, **options)
     assert_allclose(whole, expected, rtol=1e-12, atol=1e-13)
@@ -67,11 +68,11 @@ def test_pieces_are_the_whole_and_the_oracles(x64, causal, kv_heads, alibi, mask
 def test_the_slope_through_pieces_is_the_slope_through_the_whole(x64):
     arrays = [jnp.asarray(np.swapaxes(t, 1, 2)) for t in projections(HEADS)]
     weight = jnp.asarray(np.random.default_rng(1).normal(size=arrays[0].shape))
-    bias = jnp.asarray(alibi_bias(HEADS, TIME))
+    options = {"slopes": jnp.asarray(alibi_slopes(HEADS)), "key_mask": jnp.asarray(MASK)}
 
     def slopes(chunks):
         def loss(*qkv):
-            mixed = attend(*qkv, causal=True, bias=bias, key_mask=jnp.asarray(MASK), chunks=chunks)
+            mixed = attend(*qkv, causal=True, chunks=chunks, **options)
             return (mixed * weight).sum()
 
         return jax.grad(loss, (0, 1, 2))(*arrays)
@@ -136,3 +137,52 @@ def test_a_model_long_enough_for_four_pieces_is_the_oracles(x64, inner):
     expected = oracle("sandwich_ln", config, params, batch, mask, **more)
     with jax.disable_jit():
         assert_same(run(config, params, batch, mask), expected)
+
+
+def test_alibi_is_the_dense_matrix_piece_by_piece(x64):
+    slopes = oracles.alibi_slopes(HEADS)
+    distance = np.abs(np.arange(TIME)[:, None] - np.arange(TIME)[None, :])
+    whole = -np.asarray(slopes)[:, None, None] * distance
+    for start, end, seen in ((0, TIME, TIME), (0, 6, 6), (6, 12, 12), (5, 7, 24)):
+        piece = alibi_bias(jnp.asarray(slopes), start, end, seen)
+        assert_array_equal(piece, whole[:, start:end, :seen])
+
+
+@pytest.mark.parametrize("form", ["chunked", "xla"])
+def test_alibi_is_no_constant_of_the_program(form):
+    time, heads = 256, 8
+    config = ModelConfig(
+        depth=1,
+        width=16,
+        heads=heads,
+        vocab_size=11,
+        max_length=time,
+        positions="alibi",
+        attention_form=form,
+    )
+    model, ids = Transformer(config), jnp.zeros((1, time), jnp.int32)
+    params = jax.eval_shape(model.init, jax.random.key(0), ids)
+    program = jax.jit(lambda params: model.apply(params, ids)[0]).lower(params).as_text()
+    assert len(program) < heads * time**2
+
+
+@pytest.mark.parametrize("form", ["chunked", "xla"])
+def test_alibi_tells_long_distances_apart_in_half_precision(form):
+    """Only keys about 600 away are seen, which bfloat16 would round to multiples of 4."""
+    time, width = 608, 16
+    config = ModelConfig(width=width, heads=2, positions="alibi", bias=False, causal=False)
+    x = jax.random.normal(jax.random.key(1), (1, time, width))
+    mask = jnp.arange(time)[None, :] < 8
+
+    def attention(config):
+        return Attention(config, Sublayer(), {})
+
+    params = attention(config).init(jax.random.key(0), x)["params"]
+    for name in ("query", "key"):  # the distance alone decides
+        params[name]["kernel"] = jnp.zeros_like(params[name]["kernel"])
+    expected = attention(config).apply({"params": params}, x, mask)
+    half = attention(replace(config, dtype="bfloat16", attention_form=form))
+    found = half.apply({"params": params}, x.astype(jnp.bfloat16), mask)
+    assert found.dtype == jnp.bfloat16
+    far = np.abs(np.asarray(found.astype(jnp.float32) - expected))[:, 400:]
+    assert far.max() < 0.03 * np.abs(expected).max()

@@ -50,10 +50,11 @@ def test_chunks_leave_attention_as_it_is(x64, chunks, causal):
     rng = np.random.default_rng(0)
     q, k, v = (jnp.asarray(rng.normal(size=(2, 3, 16, 4))) for _ in range(3))
     mask = np.arange(16)[None, :] < np.array([16, 9])[:, None]
-    bias = jnp.asarray(rng.normal(size=(3, 16, 16)))
-    options = {"causal": causal, "bias": bias, "key_mask": jnp.asarray(mask)}
+    slopes = rng.normal(size=3)
+    bias = slopes[:, None, None] * -np.abs(np.arange(16)[:, None] - np.arange(16))
+    options = {"causal": causal, "slopes": jnp.asarray(slopes), "key_mask": jnp.asarray(mask)}
     ours = attend(q, k, v, chunks=chunks, **options)
-    scores = np.einsum("bhqc,bhkc->bhqk", q, k) / 2 + np.asarray(bias)
+    scores = np.einsum("bhqc,bhkc->bhqk", q, k) / 2 + bias
     allowed = mask[:, None, None, :] & (np.tri(16, dtype=bool) if causal else True)
     weights = oracles.softmax(np.where(allowed, scores, -np.inf))
     assert_allclose(ours, np.einsum("bhqk,bhkc->bhqc", weights, v), rtol=1e-12, atol=1e-14)
@@ -227,6 +228,7 @@ def test_the_parameter_tree():
         ({"unroll": -1}, "model.unroll must not be negative"),
         ({"dropout": 1.0}, r"must be in \[0, 1\)"),
         ({"dropout": 0.1, "attention_form": "xla"}, "set model.attention_form='chunked'"),
+        ({"positions": "alibi", "attention_form": "cudnn"}, "set model.attention_form='xla'"),
         ({"positions": "rotary"}, "Known: rope, learned, alibi, none"),
         ({"positions": "alibbi"}, "Did you mean 'alibi'"),
         ({"activation": "swigl"}, "Did you mean 'swiglu'"),
