@@ -56,23 +56,26 @@ def measure(
             params = jax.tree_util.tree_map_with_path(_without_query_and_key, params)
         differentiate = jax.value_and_grad(loss, (0, 1), has_aux=True)
         (value, measured), grads = differentiate(params, slots, prepared)
-        return value, measured, group_statistics(grads[0])["l2"], jnp.sqrt(grads[1][:, 0])
+        norms = group_statistics(grads[0])["l2"]
+        by_group = dict(zip(Layout.of(params).groups, norms.T, strict=True))
+        return value, measured, by_group, jnp.sqrt(grads[1][:, 0])
 
-    run = jax.jit(run, compiler_options=_quick(config.depth * len(batches)))
-    groups = list(Layout.of(jax.eval_shape(initial, 0)).groups)
-    return [
-        _summary(groups, jax.device_get(run(seed, next_token(batch))))
-        for seed, batch in enumerate(batches)
-    ]
+    prepared = [next_token(batch) for batch in batches]
+    lowered = jax.jit(run).lower(np.int32(0), prepared[0])
+    try:
+        program = lowered.compile(compiler_options=_quick(config.depth * len(batches)))
+    except jax.errors.JaxRuntimeError:  # this version of XLA lacks one of the options
+        program = lowered.compile()
+    return [_summary(jax.device_get(program(np.int32(seed), x))) for seed, x in enumerate(prepared)]
 
 
-def _summary(groups: list[str], found: tuple) -> dict[str, Any]:
+def _summary(found: tuple) -> dict[str, Any]:
     value, measured, gradient, backward = found
     moments = np.stack([part["moments"] for part in measured["sublayers"]], 1)
     return {
         "loss": float(value),
-        "groups": groups,
-        "gradient_l2": gradient,
+        "groups": list(gradient),
+        "gradient_l2": np.stack(list(gradient.values()), 1),
         "stream_rms": np.sqrt(moments[:, :, 0, 0]),
         "sum_rms": np.sqrt(moments[:, :, 3, 0]),
         "output_rms": float(np.sqrt(measured["output"]["moments"][0, 0])),

@@ -1,4 +1,5 @@
-"""Runs the members of a grid on this machine: one pinned single-core worker per core.
+"""Runs the members of a grid on this machine: one pinned single-core worker per core, or one per
+accelerator.
 
 On CPU this is faster than one program with many threads, and faster than many runs in one program.
 Finished members are not touched again, interrupted ones continue.
@@ -18,6 +19,7 @@ from typing import Any
 
 from lnjax import placements
 from lnjax.sweeps.grids import Member
+from lnjax.sweeps.places import Place, places
 from lnjax.training import records
 
 Event = dict[str, Any]
@@ -29,7 +31,7 @@ class _Worker:
 
     process: subprocess.Popen
     listener: threading.Thread
-    core: int | None
+    place: Place
     ready: bool = False
     job: Member | None = None
     program: Any = None
@@ -50,7 +52,7 @@ def run_local(
 
     Args:
       members: the grid.
-      workers: processes; 0 is one per core that this process may use.
+      workers: processes; 0 is one per core that this process may use, or per accelerator.
       environment: of the workers; None is this process's.
       report: called with a member and an event: {"event": "start" | "step" | "done" | "failed"}.
 
@@ -77,10 +79,8 @@ def run_local(
             waiting.append(member)
     if not waiting:
         return results
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [None]
-    if cores == [None]:
-        cores = [None] * (os.cpu_count() or 1)
-    count = min(workers or len(cores), len(waiting))
+    room = places()
+    count = min(workers or len(room), len(waiting))
     events: queue.Queue = queue.Queue()
     pool: list[_Worker] = []
     failures: list[str] = []
@@ -91,7 +91,7 @@ def run_local(
 
     try:
         for i in range(count):
-            pool.append(_start(i, cores[i % len(cores)], environment, events))
+            pool.append(_start(i, room[i % len(room)], environment, events))
         active, code = count, 0
         while active:
             index, event = events.get()
@@ -103,7 +103,7 @@ def run_local(
                 if worker.job is not None:
                     fail(worker.job, f"its worker died ({code})")
                 if waiting and worker.ready:
-                    pool.append(_start(len(pool), worker.core, environment, events))
+                    pool.append(_start(len(pool), worker.place, environment, events))
                     active += 1
             else:
                 job, worker.job, worker.ready = worker.job, None, True
@@ -180,13 +180,14 @@ def _next_job(worker: _Worker, waiting: list[Member], report) -> None:
         pass  # its exit event follows
 
 
-def _start(index: int, core: int | None, environment, events: queue.Queue) -> _Worker:
+def _start(index: int, place: Place, environment, events: queue.Queue) -> _Worker:
+    core = [] if place.core is None else [str(place.core)]
     process = subprocess.Popen(
-        [sys.executable, "-m", "lnjax.sweeps.worker", *([] if core is None else [str(core)])],
+        [sys.executable, "-m", "lnjax.sweeps.worker", *core],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env=None if environment is None else dict(environment),
+        env=dict(os.environ if environment is None else environment) | place.environment,
     )
 
     def listen() -> None:
@@ -198,7 +199,7 @@ def _start(index: int, core: int | None, environment, events: queue.Queue) -> _W
 
     listener = threading.Thread(target=listen, daemon=True)
     listener.start()
-    return _Worker(process, listener, core)
+    return _Worker(process, listener, place)
 
 
 def _close(worker: _Worker) -> None:
