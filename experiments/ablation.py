@@ -12,6 +12,7 @@ over the first block, growth of the stream, how the runs ended; report.html with
 directory per run, for lnjax.open(path). Diverged runs are results and stay in every table.
 """
 
+import signal
 import sys
 from pathlib import Path
 
@@ -67,7 +68,7 @@ def members(workdir: Path) -> list:
             "model": {"placement": name, "depth": _DEPTH.value, "width": _WIDTH.value, "heads": 4}
             # On CPU, recomputing a narrow block is faster than keeping it.
             | {"remat": True},
-            "data": {"sequence_length": 64, "batch_size": 16, "evaluation_batches": 4},
+            "data": {"sequence_length": 64, "batch_size": 16, "evaluation_batches": 16},
             "optimizer": {"warmup": warmup},
             "training": {
                 "steps": _STEPS.value,
@@ -188,7 +189,6 @@ def main(arguments: list[str]) -> None:
     if len(arguments) > 1:
         command_line.stop(f"unexpected argument {arguments[1]!r}: flags begin with --")
     environment.restart_with_huge_pages()
-    from lnjax import placements
     from lnjax.analysis.report import write_report
     from lnjax.sweeps.launchers import WorkerError, run_local
 
@@ -197,14 +197,15 @@ def main(arguments: list[str]) -> None:
         grid = members(workdir)
     except ValueError as error:
         command_line.stop(error)
-    catalogue = [name for name in _PLACEMENTS.value if name in placements.names()]
     profile = None
-    if _PROFILE.value and catalogue:
+    if _PROFILE.value:
         profile, hidden = profiles.load_or_compute(
-            workdir / "init_profile", catalogue, [6, 12, 24, 48], _WIDTH.value, 2
+            workdir / "init_profile", _PLACEMENTS.value, [6, 12, 24, 48], _WIDTH.value, 2
         )
         profiles.show(profiles.verdicts(profile, hidden))
     display = Display(grid)
+    # What a scheduler sends; the runs under way are saved as after Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
     try:
         run_local(grid, workers=_WORKERS.value, report=display.event)
     except (WorkerError, ValueError) as error:

@@ -28,7 +28,7 @@ def one(task: tuple[str, int, int, int]) -> list[tuple[str, int, dict]]:
         placement=name, depth=depth, width=width, heads=4, vocab_size=dataset.vocab_size
     )
     found = measure(config, [dataset.batch(seed, 0) for seed in range(seeds)])
-    return [(name, depth, each) for each in found]
+    return [(config.placed.name, depth, each) for each in found]
 
 
 def lemma(task: tuple[str, int]) -> dict:
@@ -60,6 +60,7 @@ def lemma(task: tuple[str, int]) -> dict:
 
 def compute(names: list[str], depths: list[int], width: int, seeds: int, report=lambda _: None):
     """The profile of all placements and depths, and Lemma 2's numbers, on all cores."""
+    from lnjax import placements
     from lnjax.analysis.initial import profile
 
     tasks = [
@@ -75,7 +76,7 @@ def compute(names: list[str], depths: list[int], width: int, seeds: int, report=
             found += part
             report(count)
         hidden = [each.result() for each in hidden]
-    order = {name: i for i, name in enumerate(names)}
+    order = {placements.get(name).name: i for i, name in enumerate(names)}
     found.sort(key=lambda each: (order[each[0]], each[1]))
     return profile(found), hidden
 
@@ -144,8 +145,12 @@ def load_or_compute(workdir: Path, names, depths, width, seeds):
     import xarray as xr
 
     from lnjax.training import records
+    from lnjax.training.config import Config
 
-    settings = {"placements": names, "depths": depths, "width": width, "seeds": seeds}
+    # A placement of one's own may have been edited under the same name.
+    base = Config.from_dict({"model": {"depth": max(depths)}})
+    rows = {name: base.with_(model={"placement": name}).fingerprint() for name in names}
+    settings = {"placements": rows, "depths": depths, "width": width, "seeds": seeds}
     saved = workdir / "profile.json"
     if saved.is_file():
         content = json.loads(saved.read_text())

@@ -41,6 +41,7 @@ class ModelConfig:
       dtype: of the computation; norms, softmax and the loss are at least float32.
       param_dtype: of the parameters.
       remat: recompute each block in the backward pass (memory O(depth * batch * time * width)).
+        On a CPU it takes the scan: XLA undoes it there for blocks that are unrolled.
       unroll: blocks per iteration of the layer scan; 0 unrolls all (longer compile, faster steps).
       attention_form: "chunked" (this package's, fastest on CPU), "xla" or "cudnn" (jax.nn's;
         cudnn is the fused kernel of NVIDIA GPUs, for bfloat16 and float16, without ALiBi).

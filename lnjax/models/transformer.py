@@ -157,7 +157,11 @@ class Transformer(nn.Module):
             part = None
             if slots is not None:
                 part = slots[2 * (first - 1) : 2 * (first - 1 + count)].reshape(count, 2, 2)
-            block = nn.remat(Block, prevent_cse=False) if config.remat else Block
+            block = Block
+            if config.remat:
+                # A loop keeps XLA from merging the recomputation with the forward pass; where
+                # blocks stand outside one, a barrier must (and slows down what is in one).
+                block = nn.remat(Block, prevent_cse=config.unroll != 1 or count == 1)
             x, segment = nn.scan(
                 block,
                 variable_axes={"params": 0, "batch_stats": 0},

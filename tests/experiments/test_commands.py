@@ -52,7 +52,8 @@ def test_ablation_resumes_and_ends_with_the_report(tmp_path):
     assert [p for p in workdirs if before[p] != after[p]] == [workdirs[2]]
 
 
-def test_ablation_interrupted_half_way_is_finished_by_the_same_command(tmp_path):
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_ablation_interrupted_half_way_has_saved_the_run(tmp_path, sent):
     flags = (*TINY_ABLATION, "--steps=4000", "--warmup=0", "--workers=1", f"--workdir={tmp_path}")
     process = subprocess.Popen(
         [sys.executable, "-m", "experiments.ablation", *flags],
@@ -65,7 +66,10 @@ def test_ablation_interrupted_half_way_is_finished_by_the_same_command(tmp_path)
     while not list(tmp_path.glob("runs/*/*/config.json")) and time.monotonic() < deadline:
         time.sleep(0.2)
     time.sleep(3)
-    os.killpg(process.pid, signal.SIGINT)
+    if sent == signal.SIGINT:
+        os.killpg(process.pid, sent)  # as a terminal does
+    else:
+        os.kill(process.pid, sent)
     assert process.wait(timeout=120) == 130
     results = [json.loads(p.read_text()) for p in tmp_path.glob("runs/*/*/result.json")]
     assert [r["status"] for r in results] == ["interrupted"]
