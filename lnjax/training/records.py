@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -118,21 +119,31 @@ def _refuse(workdir: Path, lines: list[str]) -> None:
 
 
 def write_config(workdir: Path, config: Config, data: Mapping[str, Any]) -> None:
-    """Write config.json: the resolved configuration and where it runs."""
+    """Write config.json: the resolved configuration, where the run began, and every sitting."""
     devices = jax.devices()
+    place = {
+        "commit": commit(),
+        "versions": versions(),
+        "devices": {"platform": devices[0].platform, "kind": devices[0].device_kind}
+        | {"count": len(devices), "processes": jax.process_count()},
+    }
+    saved = read_config(workdir) or {}
     content = {
         "config": config.to_dict(),
         "hash": config.fingerprint(),
         "equations": config.model.placed.equations(config.model.depth),
         "placement": config.placement_content(),
         "data": dict(data),
-        "versions": versions(),
-        "commit": commit(),
-        "devices": {"platform": devices[0].platform, "kind": devices[0].device_kind}
-        | {"count": len(devices), "processes": jax.process_count()},
+        **{name: saved.get(name, value) for name, value in place.items()},
+        "sittings": [*saved.get("sittings", []), {"date": now(), **place}],
     }
     if jax.process_index() == 0:
         write_json(Path(workdir) / "config.json", content)
+
+
+def now() -> str:
+    """The date and time in UTC, as ISO 8601 writes it, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def versions() -> dict[str, str]:
@@ -147,14 +158,20 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str:
-    """The commit of the source tree that lnjax runs from, "" outside a checkout."""
+    """The commit of the source tree that lnjax runs from, "" outside its own checkout."""
+    package = Path(__file__).resolve().parents[1]
+    top = _git(package, "rev-parse", "--show-toplevel")
+    # An installed package may lie in the work tree of another project.
+    if not top or Path(top).resolve() != package.parent:
+        return ""
+    return _git(package, "describe", "--always", "--dirty", "--abbrev=12")
+
+
+def _git(directory: Path, *arguments: str) -> str:
+    """What git prints, "" where it fails or is not installed."""
     try:
         output = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            timeout=10,
+            ["git", *arguments], cwd=directory, capture_output=True, text=True, timeout=10
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""
@@ -164,7 +181,7 @@ def commit() -> str:
 def write_result(
     workdir: Path, config: Config, *, evaluations: list[float], **fields: Any
 ) -> dict[str, Any]:
-    """Write and return result.json."""
+    """Write and return result.json, with the date on which the sitting ended."""
     finite = [x for x in evaluations if x is not None and math.isfinite(x)]
     result = {
         **fields,
@@ -176,6 +193,7 @@ def write_result(
         "warmup": config.optimizer.warmup,
         "seed": config.training.seed,
         "steps": config.training.steps,
+        "date": now(),
     }
     if jax.process_index() == 0:
         write_json(Path(workdir) / "result.json", result)
