@@ -58,10 +58,13 @@ class History:
         self.rows: list[Row] = []
         self.evaluations: list[tuple[int, float]] = []
 
-    def record(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """Add the metrics of a step."""
+    def record(self, step: int, metrics: Mapping[str, Any], watched: bool = True) -> None:
+        """Add the metrics of a step; of one that was not watched, the scalars, the rest NaN."""
+        row = flatten(metrics)
+        if not watched:
+            row = {k: x if k in SCALARS else np.full_like(x, np.nan) for k, x in row.items()}
         self.steps.append(step)
-        self.rows.append(flatten(metrics))
+        self.rows.append(row)
 
     def evaluated(self, step: int, loss: float) -> None:
         """Add a held-out loss after `step` steps."""

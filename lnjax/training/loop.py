@@ -19,46 +19,10 @@ from lnjax.telemetry.statistics import Layout
 from lnjax.training import objectives, records
 from lnjax.training.checkpoints import Checkpoints
 from lnjax.training.config import Config
+from lnjax.training.divergence import Divergence
 from lnjax.training.parallel import Runner, runner
 from lnjax.training.signals import StopSignal
-
-
-@dataclass
-class Divergence:
-    """Decides whether a run has diverged: not finite, or far above its first loss for long.
-
-    Attributes:
-      margin: nats above the first loss; patience: steps in a row.
-      half: float16, where a single overflow is skipped by the loss scale.
-      reason: why the run has diverged, "" while it has not.
-    """
-
-    margin: float
-    patience: int
-    half: bool
-    first: float | None = None
-    above: int = 0
-    overflows: int = 0
-    reason: str = ""
-
-    def update(self, step: int, loss: float, finite: bool) -> bool:
-        """Take in the loss of a step; true once the run has diverged."""
-        if not finite:
-            self.overflows += 1
-            # 25 halvings take the largest loss scale to 1: what still overflows is divergence.
-            if not self.half or self.overflows > 25:
-                what = "loss" if not math.isfinite(loss) else "gradient"
-                self.reason = f"{what} not finite at step {step}"
-        else:
-            self.overflows = 0
-            self.first = loss if self.first is None else self.first
-            self.above = self.above + 1 if loss > self.first + self.margin else 0
-            if self.above >= self.patience:
-                self.reason = (
-                    f"loss {loss:.2f} at step {step}, more than {self.margin:g} nats above the "
-                    f"first ({self.first:.2f}) for {self.above} steps"
-                )
-        return bool(self.reason)
+from lnjax.training.speed import Speed
 
 
 @dataclass
@@ -135,12 +99,15 @@ def train(
       config: the run's configuration.
       workdir: its directory. A finished or diverged run there is returned as it is; an
         interrupted one continues.
-      report: called with {"step", "loss", ...} of a step that is done; for progress displays.
+      report: called with {"step", "loss", "tokens_per_second", "evaluation_loss"} of a step that
+        is done; for progress displays. The speed is that of `Speed`; until there is one, that of
+        the first step with its compilation.
       stop_at: stop after this many steps as if interrupted (the schedule is not shortened).
       dataset: the data, if already open.
 
     Returns:
-      The content of result.json.
+      The content of result.json: "step" is the count of steps done; "tokens_per_second" is by
+      `Speed`, over all sittings, and None if nothing was timed; "wall_seconds" is everything.
 
     Raises:
       ValueError: the configuration is wrong, or differs from the one the directory was made with.
@@ -188,6 +155,9 @@ def _run(session: Session, workdir: Path, stop: StopSignal, stop_at: int | None)
         overflows=before.get("consecutive_overflows", 0),
     )
 
+    speed = Speed(before.get("timed_steps", 0), before.get("timed_seconds", 0.0))
+    tokens = config.data.batch_size * config.data.sequence_length  # of a step
+
     def progress() -> dict[str, Any]:
         return {
             "initial_loss": session.first_loss,
@@ -197,6 +167,8 @@ def _run(session: Session, workdir: Path, stop: StopSignal, stop_at: int | None)
             "above": divergence.above,
             "consecutive_overflows": divergence.overflows,
             "wall_seconds": before.get("wall_seconds", 0.0) + time.monotonic() - started,
+            "timed_steps": speed.steps,
+            "timed_seconds": speed.seconds,
         }
 
     def save(step: int, state) -> None:
@@ -205,8 +177,6 @@ def _run(session: Session, workdir: Path, stop: StopSignal, stop_at: int | None)
 
     def result(status: str, step: int, reason: str = "") -> dict[str, Any]:
         checkpoints.wait()  # a result says that its state is there
-        seconds = progress()["wall_seconds"]
-        tokens = step * config.data.batch_size * config.data.sequence_length
         return records.write_result(
             workdir,
             config,
@@ -217,25 +187,27 @@ def _run(session: Session, workdir: Path, stop: StopSignal, stop_at: int | None)
             final_loss=session.last_loss,
             evaluations=session.evaluations,
             entropy=session.dataset.entropy,
-            wall_seconds=seconds,
-            tokens_per_second=tokens / max(seconds, 1e-9),
+            wall_seconds=progress()["wall_seconds"],
+            tokens_per_second=tokens * speed.steps_per_second,
         )
 
     def finish_step(step: int, metrics) -> bool:
         """Read the metrics of a step (one late); true if the run has diverged there."""
         small = jax.device_get({k: v for k, v in metrics.items() if k != "telemetry"})
+        speed.finished_step()
         loss = float(small["loss"])
         session.first_loss = loss if session.first_loss is None else session.first_loss
         session.last_loss = loss
-        diverged = divergence.update(step, loss, bool(small["finite"]))
-        if step % training.log_every == 0 or step == training.steps - 1:
-            session.history.record(step, jax.device_get(metrics))
-        speed = (step + 1 - first_step) * config.data.batch_size * config.data.sequence_length
+        diverged = divergence.update(step + 1, loss, bool(small["finite"]))
+        watched = step % training.log_every == 0 or step == training.steps - 1
+        if watched or diverged:
+            session.history.record(step, jax.device_get(metrics), watched)
+        rate = speed.steps_per_second if speed.steps else 1 / (time.monotonic() - started)
         session.report(
             {
                 "step": step + 1,
                 "loss": loss,
-                "tokens_per_second": speed / (time.monotonic() - started),
+                "tokens_per_second": tokens * rate,
                 "evaluation_loss": session.evaluations[-1] if session.evaluations else None,
             }
         )
@@ -257,10 +229,11 @@ def _run(session: Session, workdir: Path, stop: StopSignal, stop_at: int | None)
                 waiting = None
                 break
             waiting = None
-            if evaluate:
-                session.evaluate(step, state)
-            if checkpoint:
-                save(step, state)
+            with speed.paused():
+                if evaluate:
+                    session.evaluate(step, state)
+                if checkpoint:
+                    save(step, state)
     if waiting is not None and not divergence.reason:
         finish_step(*waiting)
     if divergence.reason:

@@ -14,20 +14,20 @@ from lnjax.training.signals import StopSignal
 
 
 def fed(losses, half=False, **fields) -> tuple[Divergence, int | None]:
-    """A `Divergence` that took in the losses (None overflows), and where it decided."""
+    """A `Divergence` that took in the losses (None overflows), and after how many it decided."""
     divergence = Divergence(**({"margin": 2.0, "patience": 3} | fields), half=half)
-    for step, loss in enumerate(losses):
+    for steps, loss in enumerate(losses, 1):
         finite = loss is not None and math.isfinite(loss)
-        if divergence.update(step, 5.0 if loss is None else loss, finite):
-            return divergence, step
+        if divergence.update(steps, 5.0 if loss is None else loss, finite):
+            return divergence, steps
     return divergence, None
 
 
 def test_far_above_the_first_loss_for_long():
-    divergence, step = fed([5.0, 7.5, 7.5, 7.5, 7.5])
-    assert step == 3
+    divergence, steps = fed([5.0, 7.5, 7.5, 7.5, 7.5])
+    assert steps == 4
     assert divergence.reason == (
-        "loss 7.50 at step 3, more than 2 nats above the first (5.00) for 3 steps"
+        "loss 7.50 at step 4, more than 2 nats above the first (5.00) for 3 steps"
     )
 
 
@@ -35,20 +35,20 @@ def test_what_is_no_divergence():
     assert fed([5.0, 9.0, 9.0, 6.0, 9.0, 9.0, 6.9, 9.0])[1] is None  # it recovers in time
     assert fed([5.0] + [7.0] * 20)[1] is None  # the margin itself is not above it
     assert fed([9.0] + [9.5] * 20)[1] is None
-    assert fed([5.0, 9.0, 9.0], patience=2)[1] == 2
+    assert fed([5.0, 9.0, 9.0], patience=2)[1] == 3
 
 
 @pytest.mark.parametrize(("loss", "what"), [(math.nan, "loss"), (math.inf, "loss"), (None, "grad")])
 def test_what_is_not_finite_ends_the_run_at_once(loss, what):
-    divergence, step = fed([5.0, loss])
-    assert step == 1
-    assert divergence.reason.startswith(what) and "not finite at step 1" in divergence.reason
+    divergence, steps = fed([5.0, loss])
+    assert steps == 2
+    assert divergence.reason.startswith(what) and "not finite at step 2" in divergence.reason
 
 
 def test_float16_is_given_time_to_lower_its_scale():
     assert fed([5.0] + [None] * 25 + [5.0] + [None] * 25, half=True)[1] is None
-    assert fed([5.0] + [None] * 26, half=True)[1] == 26
-    assert fed([None] * 3 + [5.0] + [8.0] * 3, half=True)[1] == 6  # the first one that is finite
+    assert fed([5.0] + [None] * 26, half=True)[1] == 27
+    assert fed([None] * 3 + [5.0] + [8.0] * 3, half=True)[1] == 7  # the first one that is finite
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def diverged(tmp_path_factory):
 def test_a_diverged_run_says_so(diverged):
     _, path, result = diverged
     assert result["status"] == "diverged" and 1 < result["step"] < 40
-    assert result["reason"].endswith(f"not finite at step {result['step'] - 1}")
+    assert result["reason"].endswith(f"not finite at step {result['step']}")
     assert math.isfinite(result["initial_loss"])
 
     def refuse(name):
@@ -86,6 +86,22 @@ def test_the_history_reaches_to_the_divergence(diverged):
     last = telemetry.isel(step=-1)
     assert not (np.isfinite(last.loss) and np.isfinite(last.gradient_norm))
     assert np.isfinite(telemetry.loss[:-1]).all()
+
+
+def test_a_divergence_between_logged_steps_is_in_the_history(diverged, tmp_path):
+    config, path, result = diverged
+    sparse = config.with_(training={"log_every": result["step"] + 5})
+    assert train(sparse, tmp_path / "run")["step"] == result["step"]
+    telemetry, whole = (lnjax.open(p).telemetry for p in (tmp_path / "run", path))
+    last = result["step"] - 1
+    assert telemetry.step.values.tolist() == [0, last]
+    found, expected = (data.sel(step=last) for data in (telemetry, whole))
+    for name in ("loss", "gradient_norm", "weight_norm"):
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-5)
+    # What was not computed is not there; zeros would be numbers.
+    for name in ("gradient_l2", "weight_l2", "activation_rms", "cosine", "output_backward_l2"):
+        assert np.isnan(found[name]).all() and np.isfinite(telemetry[name].sel(step=0)).any()
+    assert (expected.weight_l2 > 0).any()
 
 
 def test_the_last_good_state_is_kept(diverged):
