@@ -31,12 +31,23 @@ def parser(doc: str) -> argparse.ArgumentParser:
 
 
 def configuration(
-    form: str, telemetry: bool, *, depth: int, width: int, heads: int, time: int, batch: int
+    form: str,
+    telemetry: bool,
+    *,
+    depth: int,
+    width: int,
+    heads: int,
+    time: int,
+    batch: int,
+    **model: Any,
 ) -> dict[str, Any]:
-    """A Pre-LN model on bytes, every layer recorded at every step when `telemetry`."""
-    model = {"placement": "pre_ln", "depth": depth, "width": width, "heads": heads}
+    """A Pre-LN model on bytes, every layer recorded at every step when `telemetry`.
+
+    Further arguments are fields of the model's configuration.
+    """
+    sizes = {"depth": depth, "width": width, "heads": heads, "max_length": time}
     return {
-        "model": model | {"vocab_size": 256, "max_length": time} | FORMS[form],
+        "model": {"placement": "pre_ln", "vocab_size": 256} | sizes | FORMS[form] | model,
         "data": {"sequence_length": time, "batch_size": batch},
         "training": {"telemetry": telemetry, "log_every": 1},
     }
@@ -48,6 +59,7 @@ class Step:
     Attributes:
       compile_seconds: tracing, lowering and compiling the step.
       temporary_bytes: XLA's temporary buffer (activations, gradients).
+      parameters: how many the model has.
     """
 
     def __init__(self, sections: Mapping[str, Any]):
@@ -60,6 +72,7 @@ class Step:
         config = Config.from_dict(sections)
         runner = JitRunner(config, jax.devices()[:1])
         self._state = runner.initialize(0, config.optimizer.learning_rate)
+        self.parameters = sum(leaf.size for leaf in jax.tree.leaves(runner.abstract.params))
         shape = (config.data.batch_size, config.data.sequence_length + 1)
         tokens = np.random.default_rng(0).integers(0, config.model.vocab_size, shape, np.int32)
         weights = np.ones((shape[0], shape[1] - 1), np.float32)

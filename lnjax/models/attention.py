@@ -83,6 +83,11 @@ def attend(
 
 def _library_attention(query, key, value, *, form, causal, slopes, key_mask):
     """jax.nn's attention ("xla", or "cudnn": the fused kernel of NVIDIA GPUs)."""
+    if form == "cudnn" and jax.default_backend() != "gpu":
+        raise ValueError(
+            f"model.attention_form='cudnn' needs an NVIDIA GPU, and JAX runs on "
+            f"{jax.default_backend()} here: set model.attention_form='chunked'"
+        )
     swap = [jnp.swapaxes(t, 1, 2) for t in (query, key, value)]
     mask = None if key_mask is None else key_mask[:, None, None, :]
     bias, time = None, query.shape[2]
@@ -135,7 +140,8 @@ class Attention(nn.Module):
         if config.positions == "alibi":
             dtype = jnp.promote_types(x.dtype, jnp.float32)
             slopes = jnp.asarray(positions.alibi_slopes(config.heads), dtype)
-        if config.attention_form == "chunked":
+        # Parameters do not depend on the form, so that a model starts without a GPU.
+        if config.attention_form == "chunked" or self.is_initializing():
             dropout = None
             if config.dropout and self.train:
                 dropout = nn.Dropout(config.dropout, deterministic=False, name="weights_dropout")

@@ -33,7 +33,8 @@ def test_paired_ratio_is_taken_round_by_round():
 def test_throughput_compares_telemetry_on_and_off(tmp_path):
     out = tmp_path / "deeper" / "throughput.json"
     forms = ["--forms", "scan+remat"]
-    throughput.main([*TINY, "--depth=2", "--rounds=2", "--no-peak", *forms, f"--out={out}"])
+    more = ["--dtype=bfloat16", "--vocab=300", "--peak-tflops=1", "--no-peak"]
+    throughput.main([*TINY, "--depth=2", "--rounds=2", *more, *forms, f"--out={out}"])
     written = json.loads(out.read_text())
     assert {"date", "hardware", "commit", "versions"} <= set(written["provenance"])
     off, on = written["variants"]
@@ -41,6 +42,10 @@ def test_throughput_compares_telemetry_on_and_off(tmp_path):
     assert off["telemetry_ratio"] == 1.0 and on["telemetry_ratio"] > 0
     assert off["tokens_per_second"] == pytest.approx(8 / off["step_seconds"])
     assert on["temporary_bytes"] > 0
+    # Tied table, four square and two fourfold matrices a block with their biases, norms.
+    parameters = 300 * 8 + 2 * (4 * 8 * 8 + 4 * 8 + 2 * 4 * 8 * 8 + 5 * 8 + 4 * 8) + 2 * 8
+    flops = (6 * parameters + 12 * 2 * 8 * 8) * 8
+    assert on["mfu"] == pytest.approx(flops / on["step_seconds"] / 1e12)
 
 
 def test_depth_measures_in_a_process_of_its_own(tmp_path):

@@ -83,6 +83,8 @@ def test_ablation_interrupted_half_way_has_saved_the_run(tmp_path, sent):
         ("train", ["--config.model.heads=5"], "every head needs the same width"),
         ("train", ["--config=no_such_file.py"], "No such file"),
         ("train", ["--config.model.depth=ten"], "invalid literal"),
+        ("train", ["--config.model.attention_form=cudnn"], "needs an NVIDIA GPU"),
+        ("train", ["--config.data.source=text", "--config.data.path=/no/*.txt"], "no file"),
         ("train", ["--workdri=x"], "Did you mean: workdir"),
         ("ablation", ["--placements=sandwich"], "Did you mean 'sandwich_ln'"),
         ("ablation", ["--learning_rates=fast"], "positive numbers"),
