@@ -26,12 +26,12 @@ _PLACEMENTS = flags.DEFINE_list(
     ["post_ln", "pre_ln", "sandwich_ln", "pre_ln_embed", "deepnorm"],
     "Names, or path/to/file.py:name for your own.",
 )
-_RATES = flags.DEFINE_list("learning_rates", ["1e-3", "3e-3", "1e-2"], "Peak learning rates.")
+_RATES = flags.DEFINE_list("learning_rates", ["6e-4", "2e-3", "6e-3"], "Peak learning rates.")
 _SEEDS = flags.DEFINE_integer("seeds", 1, "Seeds per placement and rate.", lower_bound=1)
 _DEPTH = flags.DEFINE_integer("depth", 12, "Blocks.", lower_bound=1)
 _WIDTH = flags.DEFINE_integer("width", 64, "Model width, a multiple of 8.", lower_bound=8)
 _STEPS = flags.DEFINE_integer("steps", 200, "Optimizer steps of each run.", lower_bound=1)
-_WARMUP = flags.DEFINE_integer("warmup", 20, "Steps of warm-up.", lower_bound=0)
+_WARMUP = flags.DEFINE_integer("warmup", 50, "Steps of warm-up.", lower_bound=0)
 _NO_WARMUP = flags.DEFINE_list(
     "no_warmup", ["post_ln"], "Placements that are also trained without warm-up."
 )
@@ -146,7 +146,7 @@ def records_of(grid: list) -> list:
     return found
 
 
-def show(found: list) -> None:
+def show(found: list, references: dict[str, float]) -> None:
     """The terminal's table."""
     import math
 
@@ -160,7 +160,11 @@ def show(found: list) -> None:
     def text(value: float, form: str) -> str:
         return format(value, form) if math.isfinite(value) else "—"
 
-    table = Table(title="Held-out loss (nats per byte), gradients and stream")
+    compared = "; ".join(f"{name}: {loss:.3f}" for name, loss in references.items())
+    table = Table(
+        title="Held-out loss (nats per byte), gradients and stream",
+        caption=f"without context, {compared}",
+    )
     heads = ["placement", "best loss", "at lr", *(f"lr {rate:g}" for rate in by_rate.columns)]
     heads += ["gradient last/first block, init → end", "stream growth, init → end", "ended"]
     for head in heads:
@@ -189,7 +193,9 @@ def main(arguments: list[str]) -> None:
     if len(arguments) > 1:
         command_line.stop(f"unexpected argument {arguments[1]!r}: flags begin with --")
     environment.restart_with_huge_pages()
+    from lnjax.analysis.baselines import unigram_loss
     from lnjax.analysis.report import write_report
+    from lnjax.data import open_dataset
     from lnjax.sweeps.launchers import WorkerError, run_local
 
     workdir = Path(_WORKDIR.value)
@@ -218,14 +224,16 @@ def main(arguments: list[str]) -> None:
         sys.exit(130)
     display.close()
     found = records_of(grid)
+    references = {"loss of byte frequencies": unigram_loss(open_dataset(grid[0].config.data))}
     report = write_report(
         workdir,
         found,
         title="Normalization placement: who trains, and what the layers see",
         profile=profile,
+        references=references,
         provenance=command_line.provenance("Python standard library's source, bytes"),
     )
-    show(found)
+    show(found, references)
     print(f"report  {report}")
     print(f'runs    {workdir / "runs"}   open one: lnjax.open("{grid[0].workdir}")')
     if any(record.status == "interrupted" for record in found):

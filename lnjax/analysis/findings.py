@@ -1,7 +1,7 @@
 """Sentences that state what an ablation found, each computed from its runs."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -20,13 +20,18 @@ from lnjax.analysis.summary import (
 _LITTLE = 0.05  # a loss lowered by less than this share of its initial value is called "barely"
 
 
-def findings(runs: Sequence[RunRecord], profile: xr.Dataset | None = None) -> list[str]:
+def findings(
+    runs: Sequence[RunRecord],
+    profile: xr.Dataset | None = None,
+    references: Mapping[str, float] | None = None,
+) -> list[str]:
     """What to read in the report, one sentence or two per item; nothing that was not measured."""
     table = summary_table(runs)
     items = [
         _counts(runs),
         *_ranking(table),
         *_barely(runs, table),
+        *(_no_better(table, name, loss) for name, loss in (references or {}).items()),
         *_divergences(runs),
         *_edges(runs, table),
         *_gradients(table),
@@ -130,6 +135,15 @@ def _barely(runs: Sequence[RunRecord], table: pd.DataFrame) -> list[str]:
     if not stuck:
         return []
     return [f"Barely learned, even at the best learning rate: {join(stuck)}."]
+
+
+def _no_better(table: pd.DataFrame, name: str, loss: float) -> str:
+    """Labels that do not get below a reference, by a hundredth of it."""
+    kind = "held_out_loss" if table.attrs["loss"] == "held-out" else "training_loss"
+    labels = [label for label, row in table.iterrows() if row[kind] > 0.99 * loss]
+    if not labels:
+        return ""
+    return f"No better than the {name} ({loss:.3f}), even at the best rate: {join(labels)}."
 
 
 def _divergences(runs: Sequence[RunRecord]) -> list[str]:

@@ -71,7 +71,7 @@ def write_report(
         Path(directory),
         title,
         " · ".join(facts),
-        [html.summary(findings(records, profile)), tables],
+        [html.summary(findings(records, profile, references)), tables],
         sections,
         [html.section("All runs", run_table(records, styles))],
         provenance,
