@@ -195,6 +195,7 @@ def main(arguments: list[str]) -> None:
     environment.restart_with_huge_pages()
     from lnjax.analysis.baselines import unigram_loss
     from lnjax.analysis.report import write_report
+    from lnjax.analysis.runs import open as open_run
     from lnjax.data import open_dataset
     from lnjax.sweeps.launchers import WorkerError, run_local
 
@@ -231,7 +232,7 @@ def main(arguments: list[str]) -> None:
         title="Normalization placement: who trains, and what the layers see",
         profile=profile,
         references=references,
-        provenance=command_line.provenance("Python standard library's source, bytes"),
+        provenance=command_line.provenance([open_run(member.workdir) for member in grid]),
     )
     show(found, references)
     print(f"report  {report}")

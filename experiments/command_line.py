@@ -2,11 +2,10 @@
 
 import ast
 import contextlib
-import datetime
 import os
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 
@@ -138,19 +137,51 @@ class Progress:
             self._bar.close()
 
 
-def provenance(corpus: str = "") -> dict[str, Any]:
-    """How results came about: command, date, hardware, commit, versions."""
+def provenance(runs: Sequence[Any] = ()) -> dict[str, str]:
+    """How results came about: command, date, hardware, commit, versions, corpus.
+
+    Args:
+      runs: those that are reported (lnjax.open); what they recorded counts, not where and when
+        they are looked at. Without any, this process did the work.
+    """
+    import jax
+
     from lnjax.training import records
 
     module = getattr(sys.modules["__main__"].__spec__, "name", sys.argv[0])
+    sittings = [sitting for run in runs for sitting in run.record["sittings"]]
+    if not sittings:
+        device = jax.devices()[0]
+        here = {"platform": device.platform, "kind": device.device_kind, "count": 1}
+        sittings = [{"commit": records.commit(), "versions": records.versions(), "devices": here}]
+    dates = [run.result["date"] for run in runs if run.result] or [records.now()]
+    corpora = [run.record["data"] for run in runs]
     found = {
         "command": " ".join(["python -m", module, *sys.argv[1:]]),
-        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "hardware": f"{processor()}, {usable_cores()} cores",
-        "commit": records.commit() or "not a checkout",
-        "versions": ", ".join(f"{k} {v}" for k, v in records.versions().items()),
+        "date": max(dates),
+        "hardware": _different(_hardware(sitting["devices"]) for sitting in sittings),
+        "commit": _different(sitting["commit"] or "not a checkout" for sitting in sittings),
+        "versions": _different(
+            ", ".join(f"{name} {version}" for name, version in sitting["versions"].items())
+            for sitting in sittings
+        ),
+        "corpus": _different(
+            f"{data['source']}, {data['bytes']:,} bytes, SHA-256 {data['sha256'][:12]}"
+            for data in corpora
+            if "sha256" in data and "bytes" in data
+        ),
     }
-    return found | ({"corpus": corpus} if corpus else {})
+    return {name: text for name, text in found.items() if text}
+
+
+def _different(texts: Iterable[str]) -> str:
+    return "; ".join(dict.fromkeys(texts))
+
+
+def _hardware(devices: dict[str, Any]) -> str:
+    if devices["platform"] == "cpu":
+        return f"{processor()}, {usable_cores()} cores"
+    return f"{devices['count']} × {devices['kind']}"
 
 
 def usable_cores() -> int:

@@ -118,7 +118,7 @@ def _conclude(result) -> None:
         telemetry=run.telemetry,
         path=str(run.path),
     )
-    provenance = command_line.provenance(run.record["data"].get("source", ""))
+    provenance = command_line.provenance([run])
     print(f"report  {write_run_report(run.path, record, provenance=provenance)}")
     print(f'run     lnjax.open("{run.path}")')
 

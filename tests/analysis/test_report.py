@@ -289,3 +289,10 @@ def test_findings_admit_what_the_runs_cannot_settle():
     assert any("highest rate tried (pre_ln)" in item for item in findings(edge))
     stuck = replace(edge[0], result={**edge[0].result, "initial_loss": 2.25})
     assert any(item.startswith("Barely learned") for item in findings([stuck]))
+
+
+def test_findings_name_who_is_no_better_than_a_reference():
+    runs = [_with_loss(1e-3, 0, 2.0), replace(_with_loss(1e-3, 0, 3.2), label="stuck")]
+    (item,) = [text for text in findings(runs, None, {"unigram loss": 3.21}) if "unigram" in text]
+    assert "stuck" in item and runs[0].label not in item
+    assert not any("unigram" in text for text in findings(runs[:1], None, {"unigram loss": 3.21}))
