@@ -1,10 +1,11 @@
-"""The norm functions, each with its own backward pass, and the module with their parameters.
+"""The norm functions with backward passes of their own, and the module with their parameters.
 
 Any placement runs with any of these: what normalizes is independent of where it sits.
 Statistics are taken in at least float32, over the last axis; BatchNorm takes all axes but the last.
 
-The backward passes are written by hand because XLA on CPU fuses and recomputes chains of
-automatically differentiated norms until both compile time and step time explode.
+The backward passes (all but BatchNorm's, whose statistics cross devices) are written by hand because
+XLA on CPU fuses and recomputes chains of automatically differentiated norms until both compile time
+and step time explode.
 """
 
 import difflib
