@@ -3,9 +3,9 @@
 Any placement runs with any of these: what normalizes is independent of where it sits.
 Statistics are taken in at least float32, over the last axis; BatchNorm takes all axes but the last.
 
-The backward passes (all but BatchNorm's, whose statistics cross devices) are written by hand because
-XLA on CPU fuses and recomputes chains of automatically differentiated norms until both compile time
-and step time explode.
+The backward passes (all but BatchNorm's, whose statistics cross devices) are written by hand,
+because XLA on CPU fuses and recomputes chains of automatically differentiated norms until both
+compile time and step time explode.
 """
 
 import difflib

@@ -41,6 +41,16 @@ def test_every_command_answers_help(module):
     assert "Command:" in done.stdout, "the script's docstring states question, source, command ..."
 
 
+def test_commands_find_the_environment_that_make_sets_up():
+    first = min(README.index(text) for text in ("`python -m", "\npython -m"))
+    assert README.index("\n. .venv/bin/activate\n") < first
+
+
+def test_the_pictures_are_there():
+    sources = re.findall(r'<img src="([^"]+)"', README)
+    assert sources and all((ROOT / source).is_file() for source in sources)
+
+
 def test_python_examples_run():
     own = next(code for code in _code("python") if "Placement(" in code)
     names: dict = {}
