@@ -63,6 +63,9 @@ class Checkpoints:
           state: None writes the history only (a diverged run: its last good state is kept).
           progress: what the loop knows and the state does not hold, JSON-able.
         """
+        # Over several processes, the two managers' barriers would meet. The state's manager waits
+        # for its last save before the next one in any case.
+        self.wait()
         block = history.block()
         if block and step not in self._telemetry.all_steps():
             items = {

@@ -133,7 +133,17 @@ class PmapRunner:
         self._total = jax.device_count() if devices is None else len(devices)
         _check_batch(config, self._total)
         reduction = Reduction.over("devices")
-        self.abstract = jax.eval_shape(lambda: initialize(config, jnp.uint32(0), jnp.float32(1.0)))
+        # What is saved is one array over all processes: a copy on the first device of each.
+        firsts = {
+            d.process_index: d for d in reversed(jax.devices() if devices is None else devices)
+        }
+        self._saved = NamedSharding(
+            Mesh(np.asarray([firsts[p] for p in sorted(firsts)]), ("process",)), PartitionSpec()
+        )
+        start = jax.eval_shape(lambda: initialize(config, jnp.uint32(0), jnp.float32(1.0)))
+        self.abstract = jax.tree.map(
+            lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=self._saved), start
+        )
         self._initialize = jax.pmap(
             lambda seed, rate: initialize(config, seed, rate), "devices", devices=devices
         )
@@ -166,12 +176,22 @@ class PmapRunner:
         return _first(self._evaluate(state, batch))
 
     def gathered(self, state: TrainState) -> TrainState:
-        """The state as it is saved: one copy."""
-        return _first(state)
+        """The state as it is saved: one copy in each process, of one array."""
+        (home,) = self._saved.addressable_devices
+
+        def one(x):
+            (copy,) = (shard.data for shard in x.addressable_shards if shard.device == home)
+            shape = x.shape[1:]
+            return jax.make_array_from_single_device_arrays(
+                shape, self._saved, [copy.reshape(shape)]
+            )
+
+        return jax.tree.map(one, state)
 
     def scattered(self, state: TrainState) -> TrainState:
         """A restored state, copied to each device."""
-        return self._spread(np.arange(self._local), state)
+        here = jax.tree.map(lambda x: x.addressable_shards[0].data, state)
+        return self._spread(np.arange(self._local), here)
 
 
 def _first(tree):

@@ -6,7 +6,8 @@ import pytest
 from small_runs import assert_bitwise, quick_compile, small  # noqa: F401
 
 import lnjax
-from lnjax.training.checkpoints import read_state, saved_steps
+from lnjax.telemetry.statistics import Layout
+from lnjax.training.checkpoints import Checkpoints, read_state, saved_steps
 from lnjax.training.loop import train
 from lnjax.training.parallel import JitRunner, PmapRunner
 
@@ -95,3 +96,15 @@ def test_the_saved_form_is_the_same_for_every_runner():
         saved = runner.gathered(runner.initialize(0, 1e-2))
         shapes.append(jax.tree.map(lambda x: (x.shape, str(x.dtype)), saved))
     assert shapes[0] == shapes[1] == shapes[2]
+
+
+def test_a_state_is_restored_on_the_devices_that_go_on_with_it(run):
+    """Not on those that saved it, which may be of another kind."""
+    config, path = run
+    runner = PmapRunner(config, jax.devices()[2:4])
+    with Checkpoints(path, 1, Layout.of(runner.abstract.params)) as checkpoints:
+        state, _ = checkpoints.restore(6, runner.abstract)
+    assert {d for leaf in jax.tree.leaves(state) for d in leaf.devices()} == {jax.devices()[2]}
+    spread = runner.scattered(state)
+    assert spread.step.devices() == set(jax.devices()[2:4])
+    assert_bitwise(jax.device_get(runner.gathered(spread)), jax.device_get(state))
