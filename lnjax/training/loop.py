@@ -216,7 +216,7 @@ def _run(session: Session, workdir: Path, stop: StopSignal, stop_at: int | None)
     last = training.steps if stop_at is None else min(stop_at, training.steps)
     waiting = None
     step = first_step
-    while step < last and not stop.requested:
+    while step < last and not stop.before(step):
         state, metrics = run.step(state, run.place(session.batch(step)))
         if waiting is not None and finish_step(*waiting):
             break

@@ -4,6 +4,13 @@ import signal
 import threading
 from typing import Any
 
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+_AGREE_EVERY = 4
+"""Steps between the moments at which the processes of a run tell each other of signals."""
+
 
 class StopSignal:
     """While entered, SIGINT and SIGTERM set `requested` instead of ending the process.
@@ -23,6 +30,21 @@ class StopSignal:
     def requested(self) -> bool:
         """Whether a signal has come."""
         return bool(self.name)
+
+    def before(self, step: int) -> bool:
+        """Whether to stop before a step: the same in all processes, whichever the signal reached.
+
+        They agree every few steps, because each time waits for the step that is being computed.
+        """
+        if jax.process_count() == 1:
+            return self.requested
+        if step % _AGREE_EVERY:
+            return False
+        mine = signal.Signals[self.name] if self.name else 0
+        number = int(multihost_utils.process_allgather(np.int32(mine)).max())
+        if number:
+            self.name = signal.Signals(number).name
+        return number != 0
 
     def __enter__(self) -> "StopSignal":
         if threading.current_thread() is threading.main_thread():
