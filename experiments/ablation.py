@@ -207,7 +207,7 @@ def main(arguments: list[str]) -> None:
     profile = None
     if _PROFILE.value:
         profile, hidden = profiles.load_or_compute(
-            workdir / "init_profile", _PLACEMENTS.value, [6, 12, 24, 48], _WIDTH.value, 2
+            workdir / "init_profile", _PLACEMENTS.value, [6, 24, 96], _WIDTH.value, 2
         )
         profiles.show(profiles.verdicts(profile, hidden))
     display = Display(grid)

@@ -89,10 +89,15 @@ def verdicts(data, hidden: list[dict]) -> list[dict]:
     expected = theory.last_gradient_exponents()
     rows = []
     for name in data["placement"].values:
-        slope = power_law(*last_block_gradient(data, name))
+        depths, norms = last_block_gradient(data, name)
+        slope = power_law(depths, norms)
+        measured = f"{slope:+z.2f}" if math.isfinite(slope) else "no power law"
+        overflowed = [f"{depth}" for depth in data["depth"].values if depth not in depths]
+        if overflowed:
+            measured = f"not finite at depth {', '.join(overflowed)}"
         row = {
             "quantity": f"{name}: last MLP-out gradient ~ L^p",
-            "measured": f"{slope:+z.2f}" if math.isfinite(slope) else "no power law",
+            "measured": measured,
             "theory": "",
             "verdict": "",
         }
@@ -137,7 +142,7 @@ def show(rows: list[dict]) -> None:
         table.add_column(column)
     for row in rows:
         table.add_row(*row.values())
-    Console().print(table)
+    Console(width=max(Console().width, 120)).print(table)
 
 
 def load_or_compute(workdir: Path, names, depths, width, seeds):

@@ -21,7 +21,12 @@ def _quick(layers: int) -> dict[str, Any] | None:
     if jax.default_backend() != "cpu":
         return None
     level = 0 if layers < 192 else 1
-    return {"xla_backend_optimization_level": level, "xla_cpu_use_fusion_emitters": False}
+    return {
+        "xla_backend_optimization_level": level,
+        "xla_llvm_disable_expensive_passes": True,
+        "xla_cpu_parallel_codegen_split_count": 1,
+        "xla_cpu_use_fusion_emitters": False,
+    }
 
 
 def measure(
