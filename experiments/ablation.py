@@ -5,11 +5,13 @@ rates, and what do its layers' gradients look like, at the start and at the end?
 Source: the papers of the placements (printed by `lnjax.placements`); warm-up and Post-LN: Xiong et
 al. 2020, arXiv:2002.04745. Every placement has the same data, budget and learning rates.
 Command: python -m experiments.ablation --workdir=runs/ablation      (or: make ablation)
-Time: about six minutes on 2 CPU cores, of which one is the profile of untrained models; killed half
-way, the same command finishes the rest; when all is done it takes seconds.
+Time: five and a half minutes on 2 CPU cores, half a minute of it the profile of untrained models;
+killed half way, the same command finishes the rest; when all is done it takes seconds.
 Expect: a table of held-out losses (nats per byte) with their learning rates, gradient of the last
-over the first block, growth of the stream, how the runs ended; report.html with the figures; one
-directory per run, for lnjax.open(path). Diverged runs are results and stay in every table.
+over the first block, growth of the stream, how the runs ended; report.html with the figures,
+summary.csv; one directory per run, for lnjax.open(path). Diverged runs are results and stay in
+every table. Post-LN learns byte frequencies and no more at most rates, a little more with warm-up
+at the lowest; the others end near 2.0 nats per byte, DeepNorm a little above.
 """
 
 import signal
@@ -196,6 +198,7 @@ def main(arguments: list[str]) -> None:
     from lnjax.analysis.baselines import unigram_loss
     from lnjax.analysis.report import write_report
     from lnjax.analysis.runs import open as open_run
+    from lnjax.analysis.summary import summary_table
     from lnjax.data import open_dataset
     from lnjax.sweeps.launchers import WorkerError, run_local
 
@@ -235,7 +238,8 @@ def main(arguments: list[str]) -> None:
         provenance=command_line.provenance([open_run(member.workdir) for member in grid]),
     )
     show(found, references)
-    print(f"report  {report}")
+    summary_table(found).to_csv(workdir / "summary.csv")
+    print(f"report  {report}   table {workdir / 'summary.csv'}")
     print(f'runs    {workdir / "runs"}   open one: lnjax.open("{grid[0].workdir}")')
     if any(record.status == "interrupted" for record in found):
         print("some runs were interrupted; the same command continues them")

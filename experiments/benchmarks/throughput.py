@@ -3,8 +3,8 @@ r"""Speed and memory of the training step, with and without telemetry, looped an
 Question: what does it cost to record every layer at every step, and which form is the fastest?
 Source: the recommendation of one program by scan, compiled in time independent of depth, and of
 statistics inside the backward pass; both are this package's own claims, measured here.
-Command: python -m experiments.benchmarks.throughput --out=results/throughput.json
-Time: 6 minutes on 2 CPU cores (--rounds=5: 4 minutes; --no-peak: 1 minute less).
+Command: python -m experiments.benchmarks.throughput --out=experiments/results/throughput.json
+Time: 6 minutes on 2 CPU cores (--rounds=7 --no-peak --forms scan+remat unrolled: 100 seconds).
     On a GPU, at the size of GPT-2 (124M parameters; --peak-tflops is the device's, for the MFU):
          python -m experiments.benchmarks.throughput --depth=12 --width=768 --heads=12 \
              --time=1024 --batch=16 --vocab=50304 --dtype=bfloat16 --attention=cudnn \

@@ -39,6 +39,7 @@ def test_ablation_resumes_and_ends_with_the_report(tmp_path):
     for expected in ("post_ln, no warm-up", "gradient last/first", "report", "finished"):
         assert expected in first.stdout
     assert (tmp_path / "report.html").is_file()
+    assert (tmp_path / "summary.csv").read_text().count("\n") == 4
     workdirs = sorted(p.parent for p in tmp_path.glob("runs/*/*/result.json"))
     assert len(workdirs) == 6
     opened = lnjax.open(workdirs[0])
