@@ -6,8 +6,8 @@ torch.optim.AdamW, and a loop of `.norm().item()` over the parameters for teleme
 Command: python -m experiments.benchmarks.torch_baseline --torch-python=torchenv/bin/python \
              --out=experiments/results/torch.json
 Time: 4 minutes on 2 CPU cores.
-Expect: it depends on the processor's matrix products: torch's (MKL) are slow on AMD, XLA's lose
-more where cores are shared. 1.6 times torch.compile's speed and 0.9 times were both measured.
+Expect: nearly the same speed as torch.compile on CPU in float32 (0.91 to 0.96 times were measured);
+it hangs on the matrix products of the two, and so on the processor.
 
 PyTorch is no dependency of lnjax. --torch-python names an interpreter that has it: make one with
 `python -m venv torchenv && torchenv/bin/pip install torch numpy`. Every variant of PyTorch is a
